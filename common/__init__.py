@@ -1,0 +1,1 @@
+"""What the gateway and the shards share. Imports nothing else of ours."""
