@@ -1,0 +1,114 @@
+"""The vocabulary of the link: every record that crosses it, and its shape.
+
+A record is a plain list whose first item is its kind. Lists, not objects: a busy link carries
+hundreds of thousands a second, and msgpack reads and writes them without any code of ours.
+
+======================  ============  ==========================================================
+record                  sent by       shape after the kind
+======================  ============  ==========================================================
+``FRAMES``              both          ``targets, payloads``: two columns of equal length. A
+                                      target is a connection id, or a list of them (one payload,
+                                      many receivers). A payload is ``str`` (text) or ``bytes``.
+``BLOB_FRAME``          both          ``target, length, is_text``: one large message; its bytes
+                                      travel behind the batch, outside msgpack
+``HELLO``               both          ``{...}``, see :class:`common.link.session.Hello`
+``GOODBYE``             both          ``text``: why the sender closes the link
+----------------------  ------------  ----------------------------------------------------------
+``ATTACH``              gateway       ``socket_id, connection, generation``: this client's
+                                      connection is now the other end of that socket
+``CLOSE``               shard         ``connection, code | None, reason``: send a Close frame
+``CLOSED``              gateway       ``connection, code, reason, was_clean``: the client sent
+                                      Close, or is gone. Exactly one for each attached connection
+``PAUSE``, ``RESUME``   shard         ``[connection, …]``: stop, start reading these clients
+``UNSETTLED``           shard         ``[connection, …]``: frames of these, delivered in the
+                                      batch acknowledged by this one, are still being handled
+``SETTLED``             shard         ``[connection, …]``: no longer
+----------------------  ------------  ----------------------------------------------------------
+``REQUEST``             the dialler   ``request_id, target | None, head``. Target ``None`` is the
+                                      app's entry point, else ``[unique_key, id, name | None,
+                                      generation]``. Head: ``[method, url, headers, upgrade,
+                                      body_mode, body, client]``
+``RESPONSE``            answerer      ``request_id, status, reason, headers, body_mode, body,
+                                      socket | None``; socket: ``[shard, socket_id, generation]``
+``FAILED``              answerer      ``request_id, {...}``: an error instead of an answer
+``CANCEL``              the dialler   ``request_id``: whoever asked no longer waits
+``BODY``                both          ``request_id, bytes``: a piece of a streamed body. The
+                                      dialler sends request bodies, the answerer response bodies
+``BODY_END``            both          ``request_id``
+``BODY_ABORT``          both          ``request_id, text``: the body ends here, incomplete
+``BODY_CREDIT``         both          ``request_id, bytes``: that many were consumed
+``CALL``                the dialler   ``request_id, target, method, arguments`` (serialised)
+``RESULT``              answerer      ``request_id, value`` (serialised)
+``INVOKE``              both          ``request_id, handle, method | None, arguments``: call a
+                                      function or target that was passed over this link
+``RELEASE``             both          ``handle, count``: the holder dropped it
+======================  ============  ==========================================================
+
+Headers are a list of ``[name, value]``. ``body_mode`` is one of :data:`BODY_NONE`,
+:data:`BODY_WHOLE`, :data:`BODY_STREAM`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+Record: TypeAlias = list[Any]
+
+FRAMES: Final = 0
+BLOB_FRAME: Final = 1
+HELLO: Final = 2
+GOODBYE: Final = 3
+
+ATTACH: Final = 10
+CLOSE: Final = 11
+CLOSED: Final = 12
+PAUSE: Final = 14
+RESUME: Final = 15
+UNSETTLED: Final = 16
+SETTLED: Final = 17
+
+REQUEST: Final = 20
+RESPONSE: Final = 21
+FAILED: Final = 22
+CANCEL: Final = 23
+BODY: Final = 24
+BODY_END: Final = 25
+BODY_ABORT: Final = 26
+BODY_CREDIT: Final = 27
+
+CALL: Final = 30
+RESULT: Final = 31
+INVOKE: Final = 32
+RELEASE: Final = 33
+
+BODY_NONE: Final = 0
+BODY_WHOLE: Final = 1
+BODY_STREAM: Final = 2
+
+LENGTHS: Final[dict[int, int]] = {
+    FRAMES: 3,
+    BLOB_FRAME: 4,
+    HELLO: 2,
+    GOODBYE: 2,
+    ATTACH: 4,
+    CLOSE: 4,
+    CLOSED: 5,
+    PAUSE: 2,
+    RESUME: 2,
+    UNSETTLED: 2,
+    SETTLED: 2,
+    REQUEST: 4,
+    RESPONSE: 8,
+    FAILED: 3,
+    CANCEL: 2,
+    BODY: 3,
+    BODY_END: 2,
+    BODY_ABORT: 3,
+    BODY_CREDIT: 3,
+    CALL: 5,
+    RESULT: 3,
+    INVOKE: 5,
+    RELEASE: 3,
+}
+"""Number of items of each kind of record, the kind included. A record of another length, or of a
+kind that is not listed, is a protocol error."""
