@@ -3,6 +3,7 @@
 #   PYTHON=…   the interpreter that makes the virtual environment (default: the first CPython >= 3.11 found)
 #   VENV=…     where that environment lives (default: .venv)
 #   ARGS=…     extra arguments of the command that a target runs
+#   EXTRAS=…   which of the tools to install beside the runtime (default: dev,docs)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,6 +13,7 @@ SHELL := /bin/bash
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+EXTRAS ?= dev,docs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := workers gateway shard common local examples benchmarks tests docs
@@ -61,7 +63,7 @@ fresh: clean  ## start over: everything below is made anew by the next command
 clean:  ## remove what the tools made (not the virtual environment, not your data)
 	rm -rf build dist docs/_build docs/_generated benchmarks/.build htmlcov .coverage .coverage.* \
 	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+	find . -name '.venv*' -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
 
 # ------------------------------------------------------------------ virtual environment
 # Two stamps, so that a visitor's first `make up` installs the runtime and nothing else.
@@ -74,7 +76,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Limpet and its tools into $(VENV) …"
-	@$(PIP) install --editable '.[dev,docs]'
+	@$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:

@@ -58,7 +58,7 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)  # CPU, memory, descriptors
 
-    def counter(self, name: str, help: str, **labels: str) -> Tally:  # noqa: A002
+    def counter(self, name: str, help: str, **labels: str) -> Tally:
         """Add a counter and return what to count with.
 
         Args:
@@ -76,7 +76,7 @@ class Metrics(Collector):
         self._add(name, "counter", help, labels, lambda: tally.value)
         return tally
 
-    def gauge(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:  # noqa: A002
+    def gauge(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
         """Add a value that goes up and down, read when asked for.
 
         Args:
@@ -107,7 +107,7 @@ class Metrics(Collector):
         self,
         name: str,
         kind: Literal["counter", "gauge"],
-        help: str,  # noqa: A002
+        help: str,
         labels: dict[str, str],
         read: Callable[[], float],
     ) -> None:

@@ -90,25 +90,28 @@ class ClassHistory:
         """Apply ``exports``. Entries that are not Durable Objects are none of our business.
 
         Raises:
-            ConfigError: an entry is malformed, or renames cannot be followed to a live class.
+            ConfigError: an entry is malformed, or its rename leads nowhere or where another goes.
         """
         entries = {
             name: entry
             for name, entry in exports.items()
             if entry.get("type").value == _DURABLE_OBJECT
         }
-        renames = {}
+        renames: dict[str, tuple[str, Node]] = {}
         for name, entry in entries.items():
             state = entry.get("state")
             match "created" if state.missing else state.text():
                 case "deleted":
                     self._gone[name] = "deleted"
                 case "renamed":
-                    renames[entry.get("renamed_to").text()] = (name, entry)
-                    self._gone[name] = f"renamed to {entry.get('renamed_to').text()}"
+                    to = entry.get("renamed_to")
+                    if to.text() in renames:
+                        raise to.error(f"two classes are renamed to {to.text()}")
+                    renames[to.text()] = (name, entry)
+                    self._gone[name] = f"renamed to {to.text()}"
                 case "transferred":
-                    to = entry.get("transferred_to").text()
-                    self._gone[name] = f"transferred to worker {to}"
+                    worker = entry.get("transferred_to").text()
+                    self._gone[name] = f"transferred to worker {worker}"
                 case _:
                     pass  # live: "created", or about to receive a transfer
         for name, entry in entries.items():
@@ -118,11 +121,11 @@ class ClassHistory:
                 key = f"{owner}-{_first_name(name, renames)}"
                 self._live[name] = Identity(key, sqlite=entry.get("storage").value == "sqlite")
                 self._used_keys.add(key)
-        for to, (name, entry) in renames.items():
-            if to not in entries:
+        for target, (name, entry) in renames.items():
+            if target not in entries:
                 raise entry.get("renamed_to").error(
-                    f"class {name} is renamed to {to}, which exports does not declare",
-                    f'Add "{to}": {{"type": "durable-object", "storage": "sqlite"}} to exports.',
+                    f"class {name} is renamed to {target}, which exports does not declare",
+                    f'Add "{target}": {{"type": "durable-object"}} to exports, with its storage.',
                 )
 
     def _create(self, class_name: str, *, sqlite: bool) -> None:
@@ -162,10 +165,7 @@ class ClassHistory:
 
 def _first_name(name: str, renames: dict[str, tuple[str, Node]]) -> str:
     """Follow renames back to the name the class was created with."""
-    seen = {name}
+    # This ends: a class is renamed to one name only, so no circle leads to a live class.
     while name in renames:
-        name, entry = renames[name]
-        if name in seen:
-            raise entry.error(f"class {name} is renamed in a circle")
-        seen.add(name)
+        name, _ = renames[name]
     return name

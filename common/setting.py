@@ -156,7 +156,7 @@ def setting(
     *,
     section: str,
     roles: tuple[Role, ...],
-    help: str,  # noqa: A002 - the word every command-line library uses
+    help: str,
     lo: float = -math.inf,
     hi: float = math.inf,
     special: dict[float, str] | None = None,

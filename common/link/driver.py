@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import structlog
 
@@ -113,7 +113,7 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
         # The window bounds what is under way; a second bound in the transport has no use.
         self._hello_timer = self._loop.call_later(HELLO_TIMEOUT_S, self._hello_timed_out)
@@ -214,16 +214,16 @@ class Link(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
+        # Congestion that came and goes within one turn has been seen by producers, too.
+        was_congested = self._was_congested or self.session.congested
         buffers = self.session.take()
         if len(buffers) == 1:
             transport.write(buffers[0])
         elif buffers:
             transport.writelines(buffers)
-        congested = self.session.congested
-        if congested != self._was_congested:
-            self._was_congested = congested
-            if not congested and self._up:
-                self._handler.link_writable(self)
+        self._was_congested = self.session.congested
+        if was_congested and not self._was_congested and self._up:
+            self._handler.link_writable(self)
 
     def _fail(self, error: LinkError) -> None:
         if isinstance(error, LinkClosedByPeer):

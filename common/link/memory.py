@@ -12,6 +12,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
+from common.errors import LinkDown, LinkError
+from common.link.driver import Link
+from common.link.transport import LinkFactory
+
 HIGH_WATER_BYTES: Final = 64 * 1024
 
 
@@ -194,3 +198,52 @@ def connect(
     one.connection_made(ends[0])
     other.connection_made(ends[1])
     return ends
+
+
+class MemoryNetwork:
+    """Links by name inside one event loop: the :class:`~common.link.transport.Transport` of tests.
+
+    Attributes:
+        lines: both ends of every link that was dialled, by the name dialled: for faults.
+    """
+
+    def __init__(self) -> None:
+        self._listening: dict[str, LinkFactory] = {}
+        self.lines: dict[str, list[tuple[MemoryTransport, MemoryTransport]]] = {}
+
+    async def listen(self, name: str, factory: LinkFactory) -> MemoryListener:
+        """Accept links as *name*.
+
+        Raises:
+            LinkError: somebody already does.
+        """
+        if name in self._listening:
+            raise LinkError(f"somebody already listens as {name}")
+        self._listening[name] = factory
+        return MemoryListener(self._listening, name)
+
+    async def dial(self, name: str, factory: LinkFactory) -> Link:
+        """Open a link to whoever listens as *name*.
+
+        Raises:
+            LinkDown: nobody does.
+        """
+        try:
+            other = self._listening[name]
+        except KeyError:
+            raise LinkDown(f"nobody listens as {name}") from None
+        link = factory()
+        self.lines.setdefault(name, []).append(connect(link, other()))
+        return link
+
+
+class MemoryListener:
+    """A name that accepts links."""
+
+    def __init__(self, listening: dict[str, LinkFactory], name: str) -> None:
+        self._listening = listening
+        self._name = name
+
+    async def close(self) -> None:
+        """Stop accepting."""
+        self._listening.pop(self._name, None)

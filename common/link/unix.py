@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from common.errors import LinkDown, LinkError
 from common.link.driver import Link
@@ -107,7 +107,7 @@ class _Checked(asyncio.Protocol):
         self._factory = factory
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         sock = transport.get_extra_info("socket")
         try:
             _check_peer(sock)

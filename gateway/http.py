@@ -1,0 +1,448 @@
+"""One client's HTTP/1.1 connection: requests in order, answers in order, until it is a WebSocket.
+
+One request at a time: what comes behind it waits, within a bound, until it has been answered. All
+that belongs to a request is in its :class:`~gateway.exchange.Exchange`, so a connection that waits
+for one holds next to nothing.
+
+::
+
+           a whole head           answered, kept alive
+    IDLE ───────────────▶ BUSY ───────────────────────▶ IDLE
+      │                    │
+      │ bad head           ├─ 101 ─────────▶ OVER: a Connection takes the transport
+      │                    └─ answered, to be closed ─┐
+      └──▶ LINGERING ◀────────────────────────────────┘  the client may still be sending
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from gateway import handshake
+from gateway.connection import Connection
+from gateway.deadlines import TICK_S
+from gateway.exchange import Exchange
+from gateway.handshake import Accept
+from gateway.refusal import Refusal, unavailable
+from gateway.request_body import MalformedBodyError
+from gateway.request_head import BadHeadError, HeadParser, RequestHead
+from gateway.responses import encode_refusal
+from gateway.target import absolute_url
+
+if TYPE_CHECKING:
+    from gateway.context import Context
+    from gateway.deflate import Deflate
+    from gateway.relay import Relay
+
+HELD_BYTES: Final = 64 * 1024
+"""Bytes of pipelined requests that may wait; beyond, reading pauses."""
+CLOGGED_BYTES: Final = 64 * 1024
+"""Unsent bytes of an answer from which the shard gets no more credit."""
+
+
+class Routes(Protocol):
+    """Where requests go; :class:`gateway.router.Router` in a running gateway."""
+
+    def pick(self) -> Relay | None:
+        """The shard whose entry point takes the next request; ``None`` if none is up."""
+
+    def relay(self, shard: int) -> Relay | None:
+        """The relay to that shard, if there is such a shard."""
+
+    def abandon(self, socket: list[int]) -> None:
+        """Tell an object that the client of a socket it has accepted is gone."""
+
+
+class State(enum.Enum):
+    """Where an HTTP connection stands."""
+
+    IDLE = "waits for a request"
+    BUSY = "a request is under way"
+    LINGERING = "has said its last word; discards what comes until the client ends, too"
+    OVER = "closed, or a WebSocket now"
+
+
+class HttpConnection(asyncio.Protocol):
+    """A client's connection.
+
+    Args:
+        context: of this gateway.
+        router: where requests go.
+    """
+
+    __slots__ = (
+        "_client",
+        "_closes",
+        "_deadline_s",
+        "_eof",
+        "_exchange",
+        "_held",
+        "_parser",
+        "_paused",
+        "_pumping",
+        "_state",
+        "context",
+        "is_clogged",
+        "router",
+        "slot",
+        "transport",
+    )
+
+    def __init__(self, context: Context, router: Routes) -> None:
+        self.context = context
+        self.router = router
+        self.transport: asyncio.Transport | None = None
+        self.slot = 0
+        self.is_clogged = False
+        """The client reads slowly: part of the answer waits in the transport."""
+        self._state = State.IDLE
+        self._parser: HeadParser | None = None
+        self._exchange: Exchange | None = None
+        self._held = b""
+        self._paused = False
+        self._pumping = False
+        self._eof = False
+        self._closes = False  # the answer under way has said that it is the last one
+        self._client: str | None = None
+        self._deadline_s = math.inf
+
+    # --- asyncio.Protocol ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        self.transport = transport
+        context = self.context
+        context.counters.accepted.value += 1
+        context.http_connections.add(self)
+        if not context.connection_began():
+            self._refuse(unavailable("ERROR: This gateway has all the connections it may have."))
+            return
+        self._within(context.settings.head_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests, or the body of one."""
+        exchange = self._exchange
+        if self._state is State.LINGERING or self._state is State.OVER:
+            return
+        if exchange is not None and exchange.is_receiving:
+            self._within(self.context.settings.head_timeout_s)
+            try:
+                data = exchange.feed(data)
+            except MalformedBodyError as error:
+                self._broken_body(str(error))
+                return
+            if not data:
+                return
+        if self._held or self._state is State.BUSY:
+            self._held += data
+            if len(self._held) > HELD_BYTES and self._state is State.BUSY:
+                self._pause()
+        else:
+            self._held = data
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The client will send no more, but may wait for an answer."""
+        if self._state is State.BUSY and self._exchange is not None:
+            self._eof = True
+            return not self._exchange.is_receiving
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        self._leave()
+        self.context.connection_ended()
+
+    def pause_writing(self) -> None:
+        """The client reads the answer slowly."""
+        self.is_clogged = True
+        self._within(self.context.settings.head_timeout_s)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.is_clogged = False
+        self._deadline_s = math.inf
+        if self._exchange is not None:
+            self._exchange.drained()
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Take requests from what has come, until one is under way. Never recurses."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._held and self._state is State.IDLE:
+                data, self._held = self._held, b""
+                self._read_head(data)
+        finally:
+            self._pumping = False
+        if self._paused and self._state is State.IDLE:
+            self._resume()
+
+    def _read_head(self, data: bytes) -> None:
+        settings = self.context.settings
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = HeadParser(
+                settings.max_head_bytes, settings.max_headers, settings.max_url_bytes
+            )
+            self._within(settings.head_timeout_s)
+        try:
+            head, rest = parser.feed(data)
+        except BadHeadError as error:
+            self._refuse(error.refusal, lingers=True)
+            return
+        if head is not None:
+            self._parser = None
+            self._begin(head, rest)
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        judged = self._judge(head)
+        if isinstance(judged, Refusal):
+            self._refuse(judged, head, rest)
+            return
+        url, accept = judged
+        relay = self.router.pick()
+        if relay is None:
+            refusal = unavailable("ERROR: No shard is up just now.")
+            self._refuse(refusal, head, rest)
+            return
+        self._state = State.BUSY
+        self._closes = head.close or self.context.stopping
+        if accept is not None:
+            self._within(self.context.settings.upgrade_timeout_s)
+        else:
+            self._deadline_s = math.inf
+        self.context.counters.requests.value += 1
+        self._exchange = exchange = Exchange(self, head, accept, relay)
+        try:
+            self._held = exchange.start(url, rest)
+        except MalformedBodyError as error:
+            self._exchange = None
+            self._state = State.IDLE
+            self._refuse(Refusal(400, f"ERROR: Bad request: {error}."), head, lingers=True)
+
+    def _judge(self, head: RequestHead) -> tuple[str, Accept | None] | Refusal:
+        host = head.host
+        if not host and head.version < (1, 1):
+            host = self._own_host()
+        url = absolute_url(head.target, host)
+        if isinstance(url, Refusal):
+            return url
+        accept = handshake.check(
+            head.method,
+            head.version,
+            head.headers,
+            has_body=head.has_body,
+            compression=self.context.settings.compression,
+        )
+        if isinstance(accept, Refusal):
+            return accept
+        if accept is not None and self.context.stopping:
+            return unavailable("ERROR: This gateway is stopping.")
+        return url, accept
+
+    def _refuse(
+        self,
+        refusal: Refusal,
+        head: RequestHead | None = None,
+        rest: bytes = b"",
+        *,
+        lingers: bool = False,
+    ) -> None:
+        """Answer without asking a shard."""
+        self.context.counters.refused.value += 1
+        # Who does not read a body cannot tell where the next request begins.
+        unread = lingers or (head is not None and head.has_body)
+        close = refusal.close or unread or head is None or head.close or self.context.stopping
+        answer = Refusal(refusal.status, refusal.text, refusal.headers, close, refusal.upgrade)
+        self.write(
+            encode_refusal(
+                answer,
+                version=head.version if head is not None else (1, 1),
+                date=self.context.date(),
+                head=head is not None and head.method == "HEAD",
+            )
+        )
+        self._held = rest
+        self.exchange_over(close=close, unread=unread)
+
+    def _broken_body(self, text: str) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.refused(Refusal(400, f"ERROR: Bad request: {text}."))
+
+    # --- for the exchange ----------------------------------------------------------------------
+
+    @property
+    def client(self) -> str | None:
+        """The client's address."""
+        if self._client is None and self.transport is not None:
+            peer = self.transport.get_extra_info("peername")
+            self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        return self._client or None
+
+    @property
+    def closes(self) -> bool:
+        """The answer must be the last one."""
+        return self._closes or self.context.stopping
+
+    def write(self, data: bytes) -> None:
+        """Send part of an answer."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+            if self.is_clogged:
+                # Progress is what counts: a client that reads at all is not cut off.
+                self._within(self.context.settings.head_timeout_s)
+
+    def pause_body(self) -> None:
+        """The shard has not consumed what it was sent of the request's body."""
+        self._pause()
+        self._deadline_s = math.inf
+
+    def resume_body(self) -> None:
+        """It wants more."""
+        if self._paused and not self._held:
+            self._resume()
+
+    def answering(self, last: bool) -> None:
+        """The head of a streamed answer is out."""
+        self._closes = self._closes or last
+        self._deadline_s = math.inf
+
+    def break_off(self) -> None:
+        """The answer cannot be completed: end the connection, so that the client notices."""
+        self._exchange = None
+        if self.transport is not None:
+            self.transport.abort()
+        self._leave()
+
+    def exchange_over(self, *, close: bool, unread: bool) -> None:
+        """A request has been answered.
+
+        Args:
+            close: the connection ends with it.
+            unread: the client may still be sending the request.
+        """
+        self._exchange = None
+        transport = self.transport
+        assert transport is not None
+        if not (close or self._closes or self._eof):
+            self._state = State.IDLE
+            self._within(self.context.settings.keepalive_timeout_s)
+            self._pump()
+            return
+        if unread and not self._eof and not transport.is_closing():
+            self._state = State.LINGERING
+            self._held = b""
+            self._within(self.context.settings.close_timeout_s)
+            if self._paused:
+                self._resume()
+            transport.write_eof()
+            return
+        flushing = transport.get_write_buffer_size() > 0
+        transport.close()
+        self._leave(flushing=flushing)
+
+    def switch(self, head: bytes, relay: Relay, socket: list[int], deflate: Deflate | None) -> None:
+        """Answer 101 and hand the transport over to a WebSocket."""
+        transport = self.transport
+        assert transport is not None
+        self._exchange = None
+        held, eof = self._held, self._eof
+        self._leave()
+        if transport.is_closing():
+            self.router.abandon(socket)
+            return
+        self.transport = None
+        transport.write(head)
+        connection = Connection(self.context.new_id(), relay, transport, deflate)
+        transport.set_protocol(connection)
+        relay.attach(connection, socket[1], socket[2])
+        self.context.counters.upgraded.value += 1
+        if self._paused:
+            transport.resume_reading()
+        if held:
+            connection.data_received(held)
+        if eof and not connection.eof_received():
+            transport.close()
+
+    # --- for the gateway -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The gateway stops: end now unless a request is under way."""
+        self._closes = True
+        if self._state is State.IDLE and self.transport is not None:
+            self.transport.close()
+            self._leave()
+
+    def drop(self) -> None:
+        """End now, whatever is under way."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def due(self, now_s: float) -> float:
+        """Some deadline has passed."""
+        if now_s < self._deadline_s:
+            return self._deadline_s
+        transport = self.transport
+        if transport is None:
+            return math.inf
+        exchange = self._exchange
+        if self._state is State.BUSY and exchange is not None and not self.is_clogged:
+            if exchange.accept is not None:
+                exchange.timed_out()
+            else:
+                exchange.refused(Refusal(408, "ERROR: The request's body did not come in time."))
+        elif self._state is State.IDLE and not self.is_clogged:
+            transport.close()
+            self._leave()
+        else:
+            transport.abort()
+        return self._deadline_s
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _within(self, timeout_s: float) -> None:
+        """Something must happen within that time."""
+        deadlines = self.context.deadlines
+        self._deadline_s = at_s = deadlines.now_s + timeout_s
+        # An entry that comes too early is harmless: due() says when to ask again.
+        if not self.slot or at_s < self.slot * TICK_S:
+            deadlines.set(self, at_s)
+
+    def _leave(self, *, flushing: bool = False) -> None:
+        """Nothing more will be read here."""
+        self._state = State.OVER
+        self._held = b""
+        self._parser = None
+        self.context.http_connections.discard(self)
+        if flushing:
+            self._within(self.context.settings.close_timeout_s)
+        elif self.slot:
+            self.context.deadlines.cancel(self)
+
+    def _pause(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _own_host(self) -> str:
+        assert self.transport is not None
+        name = self.transport.get_extra_info("sockname")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) == 2 else "localhost"

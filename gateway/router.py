@@ -1,0 +1,150 @@
+"""Links to all shards, kept up; and which shard takes the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import final
+
+import structlog
+
+from common.errors import LinkDown, LinkError
+from common.link.backoff import Backoff
+from common.link.driver import Link
+from common.link.session import Hello
+from common.link.transport import Transport
+from common.membership import Membership
+from gateway.connection import LOST_CODE, LOST_TEXT
+from gateway.context import Context
+from gateway.relay import Relay
+
+log = structlog.get_logger(__name__)
+
+
+@final
+class Router:
+    """The shards as this gateway reaches them.
+
+    Args:
+        index: of this gateway.
+        context: of this gateway.
+        transport: makes the links.
+        membership: which shards there are.
+        rng: source of the jitter between two tries, and of this process' instance number.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        context: Context,
+        transport: Transport,
+        membership: Membership,
+        rng: random.Random,
+    ) -> None:
+        self._context = context
+        self._transport = transport
+        self._rng = rng
+        settings = context.settings
+        self._hello = Hello(
+            role="gateway",
+            index=index,
+            instance=f"{rng.getrandbits(64):016x}",
+            window_bytes=settings.link_window_bytes,
+            max_batch_bytes=settings.link_max_batch_bytes,
+            generations={},
+        )
+        self._relays = {
+            int(shard): Relay(int(shard), context, self._changed, self.abandon)
+            for shard in sorted(membership.shards)
+        }
+        self._up: list[Relay] = []
+        self._next = 0
+        self._linked = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def relays(self) -> Mapping[int, Relay]:
+        """Of all shards, up or not."""
+        return self._relays
+
+    @property
+    def shards_up(self) -> int:
+        """How many can be reached now."""
+        return len(self._up)
+
+    # --- Routes, for HTTP connections ----------------------------------------------------------
+
+    def pick(self) -> Relay | None:
+        """See :class:`gateway.http.Routes`: those that are up take turns."""
+        up = self._up
+        if not up:
+            return None
+        self._next = (self._next + 1) % len(up)
+        return up[self._next]
+
+    def relay(self, shard: int) -> Relay | None:
+        """See :class:`gateway.http.Routes`."""
+        return self._relays.get(shard)
+
+    def abandon(self, socket: list[int]) -> None:
+        """See :class:`gateway.http.Routes`: attach a connection and say at once that it is gone."""
+        relay = self._relays.get(socket[0])
+        if relay is not None:
+            relay.abandon(socket[1], socket[2], self._context.new_id(), LOST_CODE, LOST_TEXT)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to dial."""
+        for shard, relay in self._relays.items():
+            dialler = self._keep_linked(shard, relay)
+            self._tasks.append(asyncio.create_task(dialler, name=f"link to shard {shard}"))
+
+    async def wait_linked(self) -> None:
+        """Until at least one shard can be reached."""
+        await self._linked.wait()
+
+    async def close(self) -> None:
+        """Dial no more, and end all links."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for relay in self._relays.values():
+            if relay.link is not None:
+                relay.link.close(LinkDown("the gateway stops"))
+
+    async def _keep_linked(self, shard: int, relay: Relay) -> None:
+        settings = self._context.settings
+        backoff = Backoff(settings.link_reconnect_min_s, settings.link_reconnect_max_s, self._rng)
+        loop = asyncio.get_running_loop()
+        while True:
+            down: asyncio.Future[LinkError] = loop.create_future()
+
+            def closed(error: LinkError, down: asyncio.Future[LinkError] = down) -> None:
+                if not down.done():
+                    down.set_result(error)
+
+            try:
+                await self._transport.dial(
+                    f"shard-{shard}",
+                    lambda: Link(self._hello, relay, prompt_acks=False, closed=closed),
+                )
+            except LinkError as error:
+                log.debug("shard.unreachable", shard=shard, error=str(error))
+            else:
+                was_up = relay.links
+                reason = await down
+                if relay.links != was_up:
+                    backoff.reset()
+                else:
+                    log.warning("shard.handshake_failed", shard=shard, error=str(reason))
+            await asyncio.sleep(backoff.next_delay_s())
+
+    def _changed(self) -> None:
+        self._up = [relay for relay in self._relays.values() if relay.is_up]
+        if self._up:
+            self._linked.set()
+        else:
+            self._linked.clear()

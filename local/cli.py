@@ -1,0 +1,166 @@
+"""The `limpet` command. Every message is for a person; a traceback here is a bug.
+
+Exit codes: 0 done, 1 it did not work, 2 the command line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+import click
+
+from common.errors import ConfigError, LimpetError
+from common.settings import Settings
+from local.options import load, settings_options
+from local.processes import with_import_path
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def limpet() -> None:
+    """Durable Objects for Python, on your own machines.
+
+    Every flag is also an environment variable; a flag wins. `limpet up --help` lists them.
+    """
+
+
+@limpet.command()
+@settings_options("supervisor", "gateway", "shard")
+def up(**flags: str | None) -> None:
+    """Start a cluster here, keep it running, and stop it on Ctrl-C."""
+    import asyncio
+
+    from common.logs import configure
+    from common.wrangler import find_project
+    from local.banner import banner
+    from local.preflight import preflight
+    from local.supervisor import Supervisor
+
+    settings = load(flags)
+    configure(settings, role="supervisor")
+    project = find_project(settings.app)
+    supervisor = Supervisor(
+        settings,
+        prepare=lambda: preflight(settings),
+        on_ready=lambda: click.echo(banner(settings, project), err=True),
+    )
+    asyncio.run(supervisor.run())
+
+
+@limpet.command()
+@settings_options("supervisor", "gateway", "shard")
+def check(**flags: str | None) -> None:
+    """Say whether the configuration is right and the app would be served."""
+    from local.check import check as findings_of
+
+    settings = load(flags)
+    worst = 0
+    for finding in findings_of(settings):
+        click.echo(str(finding))
+        worst = max(worst, EXIT_FAILED if finding.level == "error" else 0)
+    sys.exit(worst)
+
+
+@limpet.command()
+@settings_options("gateway")
+def gateway(**flags: str | None) -> None:
+    """Run one gateway in the foreground (a container's command)."""
+    _become("gateway", load(flags))
+
+
+@limpet.command()
+@settings_options("shard")
+def shard(**flags: str | None) -> None:
+    """Run one shard in the foreground (a container's command)."""
+    _become("shard", load(flags))
+
+
+@limpet.command()
+@settings_options("supervisor")
+def status(**flags: str | None) -> None:
+    """Show the processes of the cluster that runs here."""
+    from local.status import find_processes, table
+
+    settings = load(flags)
+    processes = find_processes(settings.run_dir)
+    if not processes:
+        click.echo(f"no process of a cluster runs in {settings.run_dir}", err=True)
+        sys.exit(EXIT_FAILED)
+    click.echo(table(processes))
+    sys.exit(0 if all(each.healthy for each in processes) else EXIT_FAILED)
+
+
+@limpet.command()
+@click.argument("role", type=click.Choice(["gateway", "shard"]), required=False)
+@settings_options("supervisor")
+def health(role: str | None, **flags: str | None) -> None:
+    """Succeed if this cluster, or this container's process of ROLE, is healthy.
+
+    With a ROLE only processes of this host name are asked: containers share the directory of
+    sockets, and a container's health is its own.
+    """
+    from local.status import complaints, find_processes
+
+    wrong = complaints(find_processes(load(flags).run_dir), role)
+    for complaint in wrong:
+        click.echo(complaint, err=True)
+    sys.exit(EXIT_FAILED if wrong else 0)
+
+
+@limpet.command("version")
+def show_version() -> None:
+    """Show the versions of Limpet and of what it runs on."""
+    click.echo(f"limpet {_version('limpet')}")
+    click.echo(f"python {sys.version.split()[0]}")
+    for package in ("aiohttp", "uvloop", "msgpack", "apsw"):
+        click.echo(f"{package} {_version(package)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        code = limpet.main(arguments, prog_name="limpet", standalone_mode=False)
+    except ConfigError as error:
+        _refuse(str(error), EXIT_USAGE)
+    except LimpetError as error:
+        _refuse(str(error), EXIT_FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone. Nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _become(role: str, settings: Settings) -> NoReturn:
+    """Replace this process by `python -m ROLE`, so that signals and exit codes are its own."""
+    environ = with_import_path({**os.environ, **settings.to_environ()})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", role], environ)  # noqa: S606
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    main()

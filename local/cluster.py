@@ -1,0 +1,206 @@
+"""A whole cluster inside one event loop: the test kit for apps, and for Limpet itself.
+
+::
+
+    from local.cluster import Cluster
+
+    async def test_counter():
+        async with Cluster("path/to/app") as cluster:
+            response = await cluster.client.get("/counter/a")
+            assert await response.text() == "1"
+
+Everything is real but the sockets: gateways, shards, links, the app's own code. What normally runs in
+processes of their own and talks over TCP and Unix sockets talks over memory here, so a test needs
+no port and leaves nothing behind, and on :mod:`local.virtual_time` it waits for nothing.
+
+:attr:`Cluster.client` is an aiohttp client whose connections end at the gateway: requests,
+streaming bodies and WebSockets work as over a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from common.clock import Clock
+from common.ids import Partition
+from common.link.memory import MemoryNetwork, MemoryTransport, connect
+from common.membership import FixedMembership
+from common.metrics import Metrics
+from common.ownership import Generation
+from common.placement import ShardIndex
+from common.settings import Settings
+from common.wrangler import find_project
+from gateway.server import Gateway
+from shard.app import load_app
+from shard.host import Shard
+
+BASE_URL = "http://limpet.test"
+
+
+class LoopClock:
+    """The event loop's own time, so that virtual time moves everything."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wall_s: float = 1_800_000_000.0) -> None:
+        self._loop = loop
+        self._offset_s = wall_s - loop.time()
+
+    def monotonic_s(self) -> float:
+        """Seconds of the loop's clock."""
+        return self._loop.time()
+
+    def wall_s(self) -> float:
+        """Seconds since the epoch, which begins where the cluster's constructor puts it."""
+        return self._loop.time() + self._offset_s
+
+
+class MemoryOwnership:
+    """Who owns which partition, among the shards of one event loop."""
+
+    def __init__(self) -> None:
+        self._generations: dict[Partition, Generation] = {}
+        self._holders: dict[Partition, int] = {}
+
+    def acquire(self, shard: int, partitions: Iterable[Partition]) -> dict[Partition, Generation]:
+        """Take partitions that nobody holds; each gets a higher generation than ever before."""
+        taken: dict[Partition, Generation] = {}
+        for partition in partitions:
+            assert partition not in self._holders, f"partition {partition} has two owners"
+            self._holders[partition] = shard
+            number = Generation(self._generations.get(partition, 0) + 1)
+            self._generations[partition] = taken[partition] = number
+        return taken
+
+    def release(self, shard: int) -> None:
+        """Let go of everything that a shard holds."""
+        for partition in [each for each, owner in self._holders.items() if owner == shard]:
+            del self._holders[partition]
+
+
+class Cluster:
+    """Gateways and shards that run one app.
+
+    Args:
+        app: the app's folder or wrangler file.
+        shards, gateways: how many of each.
+        settings: others by name (``idle_timeout_s=1``), see :mod:`common.settings`.
+        seed: of all jitter.
+
+    Attributes:
+        client: an aiohttp client; paths are relative to the cluster. It takes gateways in turn.
+        network: the lines between the processes, for faults.
+        shards, gateways: what runs, by index; a killed shard is missing.
+    """
+
+    def __init__(
+        self,
+        app: str | Path,
+        *,
+        shards: int = 2,
+        gateways: int = 1,
+        settings: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        overrides = {"shards": shards, "gateways": gateways, "app": Path(app), **(settings or {})}
+        self.settings = Settings.load({}, overrides)
+        self.network = MemoryNetwork()
+        self.shards: dict[int, Shard] = {}
+        self.gateways: dict[int, Gateway] = {}
+        self._rng = random.Random(seed)  # noqa: S311 - reproducible jitter
+        self._membership = FixedMembership(shards)
+        self._ownership = MemoryOwnership()
+        self._lines: list[MemoryTransport] = []
+        self._next_gateway = 0
+
+    async def __aenter__(self) -> Cluster:
+        self._loop = asyncio.get_running_loop()
+        self._clock: Clock = LoopClock(self._loop)
+        self._app = load_app(find_project(self.settings.app))
+        for index in range(self.settings.shards):
+            await self.start_shard(index)
+        for index in range(self.settings.gateways):
+            gateway = Gateway(
+                self.settings,
+                index,
+                Metrics("gateway", index),
+                transport=self.network,
+                membership=self._membership,
+                clock=self._clock,
+                rng=self._rng,
+            )
+            self.gateways[index] = gateway
+            gateway.run()
+            while gateway.router.shards_up < len(self.shards):
+                await asyncio.sleep(0)
+        self.client = aiohttp.ClientSession(
+            base_url=BASE_URL, connector=_MemoryConnector(self), cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        for gateway in self.gateways.values():
+            await gateway.stop()
+        for index in list(self.shards):
+            await self.stop_shard(index)
+        for line in self._lines:
+            line.abort()
+        await asyncio.sleep(0)
+        self._loop.set_task_factory(None)
+
+    async def start_shard(self, index: int) -> None:
+        """Start a shard; the gateways find it by themselves."""
+        partitions = self._membership.placement.partitions_of(ShardIndex(index))
+        shard = Shard(
+            index,
+            self._app,
+            self.settings,
+            self.network,
+            self._membership,
+            self._ownership.acquire(index, partitions),
+            self._clock,
+            self._rng,
+        )
+        self.shards[index] = shard
+        await shard.start()
+
+    async def stop_shard(self, index: int) -> None:
+        """Stop a shard in good order."""
+        await self.shards.pop(index).stop()
+        self._ownership.release(index)
+
+    def open_line(self, client: asyncio.Protocol, gateway: int | None = None) -> MemoryTransport:
+        """Connect a client's protocol to a gateway; its end of the line.
+
+        Args:
+            client: as for ``loop.create_connection``.
+            gateway: which one; the next in turn if it is not said.
+        """
+        if gateway is None:
+            gateway = self._next_gateway % len(self.gateways)
+            self._next_gateway += 1
+        server = self.gateways[gateway].client()
+        mine, theirs = connect(
+            client, server, peername=("192.0.2.1", 50000), sockname=("192.0.2.2", 80)
+        )
+        self._lines += [mine, theirs]
+        return mine
+
+
+class _MemoryConnector(aiohttp.BaseConnector):
+    """Gives an aiohttp client connections that end at the cluster's gateways."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(limit=0)
+        self._cluster = cluster
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
+        protocol = ResponseHandler(asyncio.get_running_loop())
+        self._cluster.open_line(protocol)
+        return protocol

@@ -1,0 +1,260 @@
+"""The supervisor: keeps SHARDS shards and GATEWAYS gateways running, and stops them in order.
+
+Theory of operation. Each member of the cluster has a keeper, a task that starts a process, waits
+for its report, waits for its end, asks the restart policy (`local.restarts`) how long to wait, and
+begins anew. Until every member has been ready once, a failure ends the whole start: a cluster that
+cannot start says why and exits, and only one that has started is worth restarting. Stopping is a
+walk over the roles in `STOP_ORDER`: gateways first, so that clients hear 1001 while the shards can
+still take their closes, then shards.
+
+Whatever happens to the supervisor itself, no child outlives it: see `local.child` and
+`common.parent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from common.errors import LimpetError
+from common.readiness import Failed
+from common.settings import Settings
+from local.child import Child, Member
+from local.processes import with_import_path
+from local.restarts import RestartPolicy, Restarts
+from local.rundir import RunDir
+
+STOP_ORDER = ("gateway", "shard")
+START_TIMEOUT_S = 30.0
+"""How long a process may take to say that it is ready; then it counts as failed and is ended."""
+
+log = structlog.get_logger("supervisor")
+
+Command = Callable[[Member], Sequence[str]]
+
+
+class StartError(LimpetError):
+    """The cluster did not start. The message names the process and its reason."""
+
+
+def python_module(member: Member) -> Sequence[str]:
+    """Return the command that runs a role's package with this interpreter.
+
+    -P keeps the working directory out of the import path: a folder there that happens to be called
+    `shard` must not be taken for ours.
+    """
+    return (sys.executable, "-P", "-m", member.role)
+
+
+class Supervisor:
+    """Runs one cluster until it is told to stop.
+
+    Args:
+        settings: handed to every process.
+        command: how a member's process is started.
+        prepare: called once the run directory is claimed and before any process is started; what it
+            raises ends the run.
+        on_ready: called once, when every process has said that it is ready.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: Command = python_module,
+        prepare: Callable[[], None] = lambda: None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._command = command
+        self._prepare = prepare
+        self._on_ready = on_ready
+        self._policy = RestartPolicy(
+            first_delay_s=settings.restart_backoff_min_s,
+            max_delay_s=settings.restart_backoff_max_s,
+            # Once it has lived as long as the longest wait, a death is an accident, not a habit.
+            healthy_after_s=settings.restart_backoff_max_s,
+        )
+        self._children: dict[Member, Child] = {}
+        self._keepers: dict[Member, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._lock_fd = -1
+
+    async def run(self) -> None:
+        """Start the cluster, keep it, and stop it on SIGTERM, SIGINT or SIGHUP.
+
+        Returns when every process has ended.
+
+        Raises:
+            ConfigError: the run directory cannot be claimed, or `prepare` found something wrong.
+            StartError: a process did not become ready.
+        """
+        with RunDir.claim(
+            self._settings.run_dir, patience_s=self._settings.stop_timeout_s
+        ) as claimed:
+            self._lock_fd = claimed.lock_fd
+            self._prepare()
+            loop = asyncio.get_running_loop()
+            handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            for number in handled:
+                loop.add_signal_handler(number, self._on_signal, number)
+            try:
+                await self._start()
+                if not self._stopping.is_set():
+                    self._on_ready()
+                await self._stopping.wait()
+            finally:
+                await self._stop()
+                for number in handled:
+                    loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when it is done."""
+        self._stopping.set()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            log.warning("supervisor.stopping_at_once", signal=number.name)
+            for child in self._children.values():
+                child.kill()
+        else:
+            log.info("supervisor.stopping", signal=number.name)
+            self.stop()
+
+    # ---------------------------------------------------------------- start
+
+    async def _start(self) -> None:
+        """Start every member; return when all are ready or a stop was asked for."""
+        members = [Member("shard", i) for i in range(self._settings.shards)]
+        members += [Member("gateway", i) for i in range(self._settings.gateways)]
+        loop = asyncio.get_running_loop()
+        readies: list[asyncio.Future[None]] = []
+        for member in members:
+            ready: asyncio.Future[None] = loop.create_future()
+            readies.append(ready)
+            keeper = asyncio.create_task(self._keep(member, ready), name=f"keep {member}")
+            keeper.add_done_callback(partial(_fail_if_pending, ready, member))
+            self._keepers[member] = keeper
+        stopping = asyncio.create_task(self._stopping.wait())
+        started = asyncio.gather(*readies)
+        try:
+            await asyncio.wait((started, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                started.result()
+        finally:
+            stopping.cancel()
+            started.cancel()
+            with suppress(asyncio.CancelledError, StartError):
+                await started
+
+    async def _keep(self, member: Member, ready: asyncio.Future[None]) -> None:
+        """Keep one member running. The first report, good or bad, resolves `ready`."""
+        restarts = Restarts(self._policy)
+        while not self._stopping.is_set():
+            ended = await self._live(member, ready, restarts)
+            if self._stopping.is_set() or not _succeeded(ready):
+                break
+            # A random number that protects nothing: it only spreads restarts.
+            restart = restarts.died(time.monotonic(), random.random())  # noqa: S311
+            log.error(
+                "process.died",
+                process=str(member),
+                how=ended,
+                deaths=restart.deaths,
+                restart_in_s=round(restart.delay_s, 3),
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(restart.delay_s):
+                    await self._stopping.wait()
+
+    async def _live(self, member: Member, ready: asyncio.Future[None], restarts: Restarts) -> str:
+        """Start one process and see it through to its end; return what ended it, in words."""
+        try:
+            child = await Child.start(
+                member, self._command(member), self._environ(member), self._lock_fd
+            )
+        except OSError as error:
+            said = f"could not be started: {error}"
+            _fail(ready, f"{member} {said}")
+            return said
+        restarts.started()
+        self._children[member] = child
+        try:
+            if self._stopping.is_set():
+                child.terminate()
+            report = await child.report(START_TIMEOUT_S)
+            if isinstance(report, Failed):
+                if self._stopping.is_set():
+                    return await child.wait()
+                _fail(ready, f"{member}: {report.message}")
+                child.kill()
+                await child.wait()
+                return f"failed: {report.message}"
+            restarts.ready(time.monotonic())
+            if ready.done():
+                log.info(
+                    "process.back", process=str(member), pid=child.pid, restarts=restarts.total
+                )
+            else:
+                ready.set_result(None)
+            return await child.wait()
+        finally:
+            child.kill()
+            child.close()
+            del self._children[member]
+
+    def _environ(self, member: Member) -> Mapping[str, str]:
+        environ = {**os.environ, **self._settings.to_environ()}
+        environ[f"{member.role.upper()}_INDEX"] = str(member.index)
+        return with_import_path(environ)
+
+    # ----------------------------------------------------------------- stop
+
+    async def _stop(self) -> None:
+        """Stop everything, role by role, within STOP_TIMEOUT_S; then end what is left."""
+        self._stopping.set()
+        began_at = time.monotonic()
+        for nth, role in enumerate(STOP_ORDER, start=1):
+            share_s = self._settings.stop_timeout_s * nth / len(STOP_ORDER)
+            await self._stop_role(role, began_at + share_s - time.monotonic())
+        log.debug("supervisor.stopped", seconds=round(time.monotonic() - began_at, 3))
+
+    async def _stop_role(self, role: str, timeout_s: float) -> None:
+        keepers = {task for member, task in self._keepers.items() if member.role == role}
+        if not keepers:
+            return
+        for child in self._of_role(role):
+            child.terminate()
+        _, late = await asyncio.wait(keepers, timeout=max(timeout_s, 0))
+        if late:
+            for child in self._of_role(role):
+                log.warning("process.cut_off", process=str(child.member), pid=child.pid)
+                child.kill()
+        for result in await asyncio.gather(*keepers, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("supervisor.keeper_failed", exc_info=result)
+
+    def _of_role(self, role: str) -> list[Child]:
+        return [child for member, child in self._children.items() if member.role == role]
+
+
+def _fail_if_pending(ready: asyncio.Future[None], member: Member, _: object) -> None:
+    _fail(ready, f"{member} did not start")
+
+
+def _fail(ready: asyncio.Future[None], message: str) -> None:
+    if not ready.done():
+        ready.set_exception(StartError(message))
+
+
+def _succeeded(ready: asyncio.Future[None]) -> bool:
+    return ready.done() and not ready.cancelled() and ready.exception() is None

@@ -1,0 +1,94 @@
+"""A shard as a process: claims its partitions, loads the app, serves links until it is stopped."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Mapping
+
+import structlog
+
+from common.admin import Health
+from common.clock import SystemClock
+from common.link.unix import UnixTransport
+from common.membership import FixedMembership
+from common.metrics import Metrics
+from common.ownership import FlockOwnership
+from common.placement import ShardIndex
+from common.process import run_role
+from common.settings import Settings
+from common.wrangler import find_project
+from shard.app import load_app
+from shard.host import Shard
+
+log = structlog.get_logger(__name__)
+
+
+class ShardService:
+    """Runs a :class:`~shard.host.Shard` in this process; see :class:`common.process.Service`."""
+
+    def __init__(self, settings: Settings, index: int, metrics: Metrics) -> None:
+        self._settings = settings
+        self._index = index
+        self._ownership = FlockOwnership(settings.data_dir)
+        self._shard: Shard | None = None
+        metrics.gauge("limpet_objects", "Objects with a slot.", lambda: self._figure("objects"))
+        metrics.gauge(
+            "limpet_active_objects", "Objects in memory.", lambda: self._figure("active_objects")
+        )
+        metrics.gauge(
+            "limpet_sockets", "WebSockets of objects.", lambda: self._figure("sockets")
+        )
+
+    async def start(self) -> Mapping[str, object]:
+        """Own the partitions, then load the app, then listen.
+
+        Raises:
+            ConfigError: the app or a folder is wrong.
+            HeldElsewhere: another process has one of the partitions.
+        """
+        settings = self._settings
+        membership = FixedMembership(settings.shards)
+        partitions = membership.placement.partitions_of(ShardIndex(self._index))
+        generations = self._ownership.acquire(partitions)
+        app = load_app(find_project(settings.app))
+        self._shard = Shard(
+            self._index,
+            app,
+            settings,
+            UnixTransport(settings.run_dir),
+            membership,
+            generations,
+            SystemClock(),
+            random.Random(),  # noqa: S311 - jitter
+        )
+        await self._shard.start()
+        log.info("shard.ready", app=str(app.project.file), partitions=len(partitions))
+        return {"partitions": len(partitions)}
+
+    async def stop(self) -> None:
+        """End the links and let the objects go."""
+        if self._shard is not None:
+            await self._shard.stop()
+        for partition in list(self._ownership.held()):
+            self._ownership.release(partition)
+
+    def health(self) -> Health:
+        """Healthy as soon as it serves."""
+        return Health(self._shard is not None, {"index": self._index})
+
+    def status(self) -> Mapping[str, object]:
+        """See :meth:`Shard.status`."""
+        return {} if self._shard is None else self._shard.status()
+
+    def _figure(self, name: str) -> float:
+        return float(self.status().get(name, 0))  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Run one shard process; its exit status."""
+    return run_role("shard", ShardService)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

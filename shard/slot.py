@@ -1,0 +1,237 @@
+"""A slot: what a shard keeps of one object, whether or not it is in memory.
+
+It makes the activation when an event comes, keeps the events that have to wait, and ends the
+activation when the object is idle or reset.
+
+::
+
+              first event            constructor returns
+    ASLEEP ────────────────▶ WAKING ─────────────────────▶ AWAKE ──┐
+       ▲                       │ raises                      │     │ idle
+       └───────────────────────┴──────────── reset ──────────┴─────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+
+from common.errors import ObjectReset, Overloaded
+from common.ids import ObjectId
+from shard.activation import Activation
+from shard.turn import Done
+
+log = structlog.get_logger(__name__)
+
+EVENT_OVERHEAD_BYTES = 200
+"""What one waiting event counts beside its payload."""
+
+
+class SlotHost(Protocol):
+    """What a slot needs from its shard."""
+
+    max_pending_bytes: int
+
+    def enter_context(self, context: Any, activation: Activation) -> None:
+        """Put into an activation's context what its code finds there (``env``, log fields, …)."""
+
+    def make_instance(self, activation: Activation) -> Any:
+        """Construct the app's object; may raise anything."""
+
+    def slot_idle(self, slot: Slot) -> None:
+        """The slot holds nothing any more and may be forgotten."""
+
+
+class Pending:
+    """An event that waits for its object.
+
+    Attributes:
+        size: bytes it counts for.
+        start: begins it, once the object is free.
+        fail: called instead if the object is reset before that.
+    """
+
+    __slots__ = ("fail", "size", "start")
+
+    def __init__(
+        self,
+        size: int,
+        start: Callable[[Activation], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.size = size
+        self.start = start
+        self.fail = fail
+
+
+class Slot:
+    """One object's place in its shard.
+
+    Attributes:
+        id: whose place it is.
+        namespace: the class and key it belongs to (opaque here).
+        activation: its life in memory, or ``None``.
+        pending: events that wait, oldest first.
+    """
+
+    __slots__ = (
+        "_draining",
+        "_idle_since",
+        "_loop",
+        "activation",
+        "host",
+        "id",
+        "namespace",
+        "pending",
+        "pending_bytes",
+        "sockets",
+    )
+
+    def __init__(
+        self, object_id: ObjectId, namespace: Any, host: SlotHost, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.id = object_id
+        self.namespace = namespace
+        self.host = host
+        self.activation: Activation | None = None
+        self.pending: deque[Pending] = deque()
+        self.pending_bytes = 0
+        self.sockets: set[Any] = set()
+        self._loop = loop
+        self._draining = False
+        self._idle_since: float | None = None
+
+    def __str__(self) -> str:
+        name = self.id.name
+        return f"{self.namespace}({name if name is not None else str(self.id)[:16]!r})"
+
+    # --- events in -----------------------------------------------------------------------------
+
+    def call(self, function: Callable[[Any], tuple[Any, tuple[Any, ...]]], done: Done) -> None:
+        """Deliver a call: *function* picks the method and arguments from the instance.
+
+        *done* is called exactly once. Exceptions of *function* itself are the call's exceptions.
+        """
+
+        def start(activation: Activation) -> None:
+            try:
+                method, args = function(activation.instance)
+            except Exception as error:
+                done(None, error)
+                return
+            activation.invoke(method, args, done)
+
+        self.deliver(Pending(EVENT_OVERHEAD_BYTES, start, lambda error: done(None, error)))
+
+    def deliver(self, event: Pending) -> None:
+        """Start an event now, or behind those that wait."""
+        activation = self.activation
+        if activation is None:
+            activation = self._wake(event)
+            if activation is None:
+                return
+        if activation.free:
+            event.start(activation)
+            return
+        if self.pending_bytes + event.size > self.host.max_pending_bytes and self.pending:
+            event.fail(
+                Overloaded(
+                    "Durable Object is overloaded. Too many requests queued: "
+                    f"{len(self.pending)} events of {self.pending_bytes} bytes wait for {self}"
+                )
+            )
+            return
+        self.pending.append(event)
+        self.pending_bytes += event.size
+
+    def drain_soon(self) -> None:
+        """Start waiting events in a later callback of the event loop."""
+        if not self._draining:
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._draining = False
+        activation = self.activation
+        if activation is None or activation.dead:
+            return
+        # One is free to start the next: each start() ends with step_ended(), which asks for
+        # another drain while events wait, so other objects get their turn in between.
+        if self.pending and activation.instance is not None and not activation.gate.holds_events:
+            event = self.pending.popleft()
+            self.pending_bytes -= event.size
+            event.start(activation)
+            if not self.pending:
+                activation.step_ended()
+
+    # --- lives ---------------------------------------------------------------------------------
+
+    def _wake(self, event: Pending) -> Activation | None:
+        activation = Activation(self, self._loop)
+        self.activation = activation
+        self._idle_since = None
+        try:
+            activation.construct(lambda: self.host.make_instance(activation))
+        except Exception as error:
+            log.error("object.constructor_failed", object=str(self), exc_info=error)
+            self.reset(error)
+            event.fail(error)
+            return None
+        if self.activation is not activation:
+            event.fail(ObjectReset(f"{self} was reset in its constructor"))
+            return None
+        return activation
+
+    def reset(self, error: BaseException, *, overloaded: bool = False) -> None:
+        """End the activation: calls under way and waiting fail with *error*, sockets close."""
+        activation, self.activation = self.activation, None
+        if activation is None:
+            return
+        for name, value in (("durableObjectReset", True), ("overloaded", overloaded)):
+            if value:
+                try:
+                    setattr(error, name, True)
+                except AttributeError:
+                    break
+        activation.end(error)
+        pending, self.pending = self.pending, deque()
+        self.pending_bytes = 0
+        for socket in list(self.sockets):
+            socket.reset()
+        for event in pending:
+            event.fail(error)
+        self._forget()
+
+    def sweep(self, now: float, idle_timeout_s: float) -> None:
+        """Evict the activation if nothing has happened for *idle_timeout_s* seconds.
+
+        Args:
+            now: monotonic seconds.
+        """
+        activation = self.activation
+        if activation is None:
+            self._forget()
+            return
+        if activation.stirred or activation.busy or self.pending:
+            activation.stirred = False
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= idle_timeout_s:
+            self.evict()
+
+    def evict(self) -> None:
+        """Drop the activation; the next event constructs again."""
+        activation, self.activation = self.activation, None
+        if activation is not None:
+            activation.end(ObjectReset(f"{self} was evicted"))
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.activation is None and not self.pending and not self.sockets:
+            self.host.slot_idle(self)
