@@ -21,6 +21,7 @@ import uvloop
 from common import logs
 from common.admin import AdminServer, Health, socket_path
 from common.errors import ConfigError, LimpetError
+from common.heap import keep_freed_memory
 from common.limits import raise_descriptor_limit
 from common.metrics import Metrics
 from common.ownership import IndexedRole, claim_index
@@ -69,6 +70,7 @@ def run_role(role: IndexedRole, make: MakeService) -> int:
         logs.configure(settings, role=role)
         follow_parent(os.environ, grace_s=settings.stop_timeout_s)
         raise_descriptor_limit()
+        keep_freed_memory()
         count = settings.shards if role == "shard" else settings.gateways
         wanted = settings.shard_index if role == "shard" else settings.gateway_index
         index, lock = claim_index(settings.run_dir, role, count, wanted)

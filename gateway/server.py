@@ -23,6 +23,7 @@ from common.settings import Settings
 from gateway.connection import Connection
 from gateway.context import Context
 from gateway.deadlines import TICK_S
+from gateway.heap import give_back_freed_memory
 from gateway.http import HttpConnection
 from gateway.router import Router
 
@@ -33,6 +34,8 @@ GOING_AWAY: Final = 1001
 GOING_AWAY_TEXT: Final = "The gateway is stopping"
 DESCRIPTOR_RESERVE: Final = 64
 """Descriptors kept for links, logs and the like."""
+TRIM_CLIENTS: Final = 1000
+"""When half of at least twice as many clients have left, their memory is given back."""
 STOP_MARGIN_S: Final = 0.5
 """Of STOP_TIMEOUT_S, for saying goodbye to the shards after the last client."""
 
@@ -75,6 +78,7 @@ class Gateway:
         )
         self._servers: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
+        self._most_clients = 0
         metrics.gauge(
             "limpet_gateway_clients", "Clients connected.", lambda: self.context.open_connections
         )
@@ -180,6 +184,11 @@ class Gateway:
     def _tick(self) -> None:
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self.context.deadlines.advance(self.context.clock.monotonic_s())
+        clients = self.context.open_connections
+        self._most_clients = max(self._most_clients, clients)
+        if clients + TRIM_CLIENTS < self._most_clients // 2:
+            self._most_clients = clients
+            give_back_freed_memory()
 
 
 def _sockets(settings: Settings) -> list[socket.socket]:

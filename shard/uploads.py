@@ -111,11 +111,12 @@ class Upload:
     # full. So one future serves both.
 
     async def _change(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            if self._waiter is waiter:
+                self._waiter = None
 
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():

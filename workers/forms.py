@@ -7,6 +7,7 @@ of at most :data:`MAX_PART_HEAD_BYTES`.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from email.message import Message
@@ -20,6 +21,9 @@ FormDataValue: TypeAlias = str | Blob
 
 MAX_FIELDS: Final = 10_000
 MAX_PART_HEAD_BYTES: Final = 16_384
+
+_PARAMETER: Final = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"([^"]*)"|([^\s;]*))')
+"""A parameter of Content-Disposition. Browsers do not escape a backslash, so it escapes nothing."""
 
 
 class FormData(MutableMapping[str, FormDataValue]):
@@ -214,20 +218,23 @@ def _after(body: bytes, delimiter: bytes, start: int) -> int:
 
 
 def _part(head: bytes, content: bytes) -> tuple[str, FormDataValue]:
-    message: Message[str, str] = Message()
+    fields: dict[str, str] = {}
     for line in head.decode("utf-8", "replace").split("\r\n"):
         field, colon, value = line.partition(":")
-        if colon and field.lower() in ("content-disposition", "content-type"):
-            message[field] = value.strip()
-    name = message.get_param("name", None, "content-disposition")
-    if message.get_content_disposition() != "form-data" or not isinstance(name, str):
+        if colon:
+            fields[field.strip().lower()] = value.strip()
+    disposition, _, rest = fields.get("content-disposition", "").partition(";")
+    parameters = {
+        match[1].lower(): _unescaped(match[3] if match[2] is None else match[2])
+        for match in _PARAMETER.finditer(";" + rest)
+    }
+    name = parameters.get("name")
+    if disposition.strip().lower() != "form-data" or name is None:
         raise TypeError("FormData: a part has no name.")
-    filename = message.get_param("filename", None, "content-disposition")
+    filename = parameters.get("filename")
     if filename is None:
-        return _unescaped(name), content.decode("utf-8", "replace")
-    kind = str(message.get("Content-Type", "text/plain"))
-    text = filename if isinstance(filename, str) else filename[2]
-    return _unescaped(name), File(content, _unescaped(text), kind)
+        return name, content.decode("utf-8", "replace")
+    return name, File(content, filename, fields.get("content-type", "text/plain"))
 
 
 def _fields(form_data: object) -> Iterable[tuple[str, FormDataValue]]:

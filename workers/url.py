@@ -140,6 +140,12 @@ class URLSearchParams:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
     def __contains__(self, name: object) -> bool:
         return any(each == name for each, _ in self._pairs)
 

@@ -31,9 +31,10 @@ def main() -> int:
             fcntl.flock(out, fcntl.LOCK_EX)
             out.write(f"{what} {role} {index} {os.getpid()}\n")
 
+    # Before any thread is started: one that did not block it would be ended by it, and we with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     follow_parent(os.environ, grace_s=1)
     readiness = Readiness.from_environ(os.environ)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     tell("start")
     if behaviour == "refuse":
         readiness.failed("the app is broken")
