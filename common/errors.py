@@ -17,6 +17,8 @@ Every class states three things a caller needs in order to act on it:
     ├── DeadlineExceeded           no      504   1011  the app did not answer in time
     ├── Overloaded                 no      503   1013  a bounded queue is full
     ├── ObjectReset                no      500   1011  the activation ended meanwhile
+    ├── StorageError               no      500   1011  an object's file is damaged
+    │   └── StorageUnavailable     yes     503   1012  the disk refuses: full, read-only, failing
     ├── Unavailable                yes     503   1012  no process can take this just now
     │   └── HeldElsewhere          yes     503   1012  another process holds what is needed
     └── LinkError                  no      502   1011  the stream between two processes failed
@@ -110,6 +112,24 @@ class ObjectReset(LimpetError):
     """
 
 
+class StorageError(LimpetError):
+    """An object's database cannot be used, or a commit's fate is unknown. The object was reset.
+
+    The message names the file. Trying again does not help, or may do twice what was done.
+    """
+
+
+class StorageUnavailable(StorageError):
+    """The disk did not take a write: it is full, read-only or failing. Nothing of it was done.
+
+    The object was reset; it works again, with everything acknowledged, once the cause is gone.
+    """
+
+    retryable: ClassVar[bool] = True
+    http_status: ClassVar[int] = 503
+    close_code: ClassVar[int | None] = 1012
+
+
 class Unavailable(LimpetError):
     """No live process can take this now: no shard is up, or the object's home is changing."""
 
@@ -125,11 +145,20 @@ class HeldElsewhere(Unavailable):
         what: the thing, as in ``"partition 17"`` or ``"shard index 0"``.
         holder: who has it, as in ``"pid 4711 on host-a"``; ``None`` if it left no trace.
         partition: the partition concerned, 0..1023, if it is one.
+        hint: what else a person might do about it, a sentence.
     """
 
-    def __init__(self, what: str, *, holder: str | None, partition: int | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        holder: str | None,
+        partition: int | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(
             f"{what} is held by {holder or 'an unknown process'}; try again when it has let go"
+            + (f"\n  -> {hint}" if hint else "")
         )
         self.what = what
         self.holder = holder

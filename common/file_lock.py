@@ -37,17 +37,33 @@ class FileLock:
         self.path = path
 
     def number(self) -> int:
-        """Return the number stored in the file; 0 if there is none that can be read."""
+        """Return the number stored in the file; 0 if there is none that can be read.
+
+        Raises:
+            ConfigError: the disk fails.
+        """
         # After a power failure the file may be empty or full of NULs. 0 is safe then: see
         # FlockOwnership on why a number needs to differ from those of living holders only.
-        head = os.pread(self._fd, _RECORD_MAX_BYTES, 0).partition(b" ")[0]
+        try:
+            head = os.pread(self._fd, _RECORD_MAX_BYTES, 0).partition(b" ")[0]
+        except OSError as error:
+            raise _unusable(self.path, error) from error
         return int(head) if head.isdigit() else 0
 
     def write(self, number: int) -> None:
-        """Store a number of at most 20 digits, and who holds the lock, for people to read."""
+        """Store a number of at most 20 digits, and who holds the lock, for people to read.
+
+        Raises:
+            ConfigError: the disk does not take it; it is full, for one.
+        """
         # Fixed width, so that one write replaces all of the previous record.
         host = _HOST[:100].ljust(100)
-        os.pwrite(self._fd, b"%020d %010d %s\n" % (number, os.getpid(), host), 0)
+        record = b"%020d %010d %s\n" % (number, os.getpid(), host)
+        try:
+            if os.pwrite(self._fd, record, 0) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _unusable(self.path, error) from error
 
     def release(self) -> None:
         """Let go. Doing so again has no effect."""
@@ -100,11 +116,27 @@ def make_folder(path: Path) -> None:
         raise _unusable(path, error) from error
 
 
+def disk_remedy(error: OSError, otherwise: str) -> str:
+    """Return what to do about a refused file; ``otherwise`` if its error does not tell."""
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE:
+            return "Allow more open files (ulimit -n); a shard needs 1,024 for locks alone."
+        case errno.ENOSPC | errno.EDQUOT:
+            return "Free space (or inodes, or quota) on that file system, or choose another one."
+        case errno.EFBIG:
+            return "Allow larger files (ulimit -f)."
+        case errno.EROFS:
+            return "Mount that file system for writing, or choose another one."
+        case errno.EIO:
+            return "The disk fails: see the system's log."
+        case _:
+            return otherwise
+
+
 def _unusable(path: str | Path, error: OSError) -> ConfigError:
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        remedy = "Allow more open files (ulimit -n); a shard needs 1,024 for locks alone."
-    else:
-        remedy = "Choose a folder on a local file system that this user may write to."
+    remedy = disk_remedy(
+        error, "Choose a folder on a local file system that this user may write to."
+    )
     return ConfigError(f"cannot be used: {error.strerror}", where=str(path), remedy=remedy)
 
 

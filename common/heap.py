@@ -40,3 +40,14 @@ def keep_freed_memory() -> bool:
             (_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES),
         )
     )
+
+
+def give_back_freed_memory() -> None:
+    """Give back what is kept; takes some milliseconds. For when much has been freed for good."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    malloc_trim(0)

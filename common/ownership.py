@@ -113,9 +113,14 @@ class FlockOwnership:
             make_folder(self._data_dir / f"{partition:04d}")
         lock = try_lock(path)
         if lock is None:
-            raise HeldElsewhere(f"partition {partition}", holder=holder(path), partition=partition)
-        generation = Generation(lock.number() + 1)
-        lock.write(generation)
+            raise HeldElsewhere(
+                f"partition {partition}",
+                holder=holder(path),
+                partition=partition,
+                hint=f"Does another cluster use DATA_DIR={self._data_dir} too? "
+                "Give each its own with --data-dir.",
+            )
+        generation = _advance(lock)
         self._locks[partition] = lock
         self._generations[partition] = generation
 
@@ -144,7 +149,18 @@ def claim_index(
     for index in range(count) if wanted == -1 else (wanted,):
         path = run_dir / f"{role}-{index}.lock"
         if lock := try_lock(path):
-            lock.write(lock.number() + 1)
+            _advance(lock)
             return index, lock
     what = f"{role} index {wanted}" if wanted != -1 else f"each of the {count} {role} indices"
     raise HeldElsewhere(f"{what} in {run_dir}", holder=holder(path))
+
+
+def _advance(lock: FileLock) -> Generation:
+    """Store the next generation in a lock; let go of it if the disk does not take that."""
+    try:
+        generation = Generation(lock.number() + 1)
+        lock.write(generation)
+    except BaseException:
+        lock.release()
+        raise
+    return generation

@@ -1,8 +1,9 @@
 """How a process tells the one that started it that it serves, or why it cannot.
 
 It writes one line of JSON to the descriptor that READY_FD names: ``{"ready": {...}}`` or
-``{"error": "message for people"}``. Without READY_FD (a container, a shell) nobody waits for it and
-saying so has no effect.
+``{"error": "message for people"}``. A process that was started to take another one's place says
+``{"standby": {}}`` first, when it could. Without READY_FD (a container, a shell) nobody waits for
+it and saying so has no effect.
 """
 
 from __future__ import annotations
@@ -48,12 +49,17 @@ class Failed:
     message: str
 
 
-Report: TypeAlias = Ready | Failed
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """The process could serve, and waits for another one to make room."""
+
+
+Report: TypeAlias = Ready | Failed | Standby
 
 
 @final
 class Readiness:
-    """The child's side: says one thing, once."""
+    """The child's side: says one thing, once, and may say before that it stands by."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
@@ -88,6 +94,12 @@ class Readiness:
         """Say why this process cannot serve. No effect once something has been said."""
         self._say({"error": message[:_MESSAGE_MAX_CHARS]})
 
+    def standby(self) -> None:
+        """Say that this process could serve and waits to take over."""
+        if self._fd is not None:
+            with suppress(OSError):
+                os.write(self._fd, json.dumps({"standby": {}}).encode() + b"\n")
+
     def _say(self, report: Mapping[str, object]) -> None:
         fd, self._fd = self._fd, None
         if fd is None:
@@ -119,6 +131,8 @@ def parse_report(line: bytes) -> Report:
         said = json.loads(line)
         if isinstance(said, dict) and isinstance(said.get("ready"), dict):
             return Ready(said["ready"])
+        if isinstance(said, dict) and isinstance(said.get("standby"), dict):
+            return Standby()
         if isinstance(said, dict) and isinstance(said.get("error"), str):
             return Failed(said["error"])
     return Failed(f"reported what is no report: {line[:100]!r}")

@@ -189,6 +189,48 @@ class Settings:
         help="Client connections per gateway; beyond, new ones are answered 503.",
     )
 
+    hold_timeout_s: float = setting(
+        30.0,
+        lo=0.1,
+        hi=_DAY_S,
+        section="Sockets",
+        roles=_BOTH,
+        help="How long clients are kept waiting for an object whose shard is away.",
+    )
+    hold_connection_bytes: int = setting(
+        256 * _KIB,
+        lo=0,
+        hi=_GIB,
+        section="Sockets",
+        roles=_GATEWAY,
+        help="Bytes of one client kept for an object that is away; beyond, reading pauses.",
+    )
+    hold_total_bytes: int = setting(
+        256 * _MIB,
+        lo=0,
+        hi=64 * _GIB,
+        section="Sockets",
+        roles=_BOTH,
+        help="The same of all clients together, and of requests that wait for a shard.",
+    )
+    # More than LINK_RECONNECT_MAX_S: a gateway that is there at all has tried by then.
+    adopt_timeout_s: float = setting(
+        3.0,
+        lo=0,
+        hi=60,
+        section="Sockets",
+        roles=_SHARD,
+        help="How long a shard that starts waits for all gateways to hand held sockets back.",
+    )
+    drain_timeout_s: float = setting(
+        5.0,
+        lo=0,
+        hi=3600,
+        section="Sockets",
+        roles=_SHARD,
+        help="How long handlers under way may take when a shard stops; then they are cut.",
+    )
+
     upgrade_timeout_s: float = setting(
         30.0,
         lo=0.1,
@@ -299,6 +341,55 @@ class Settings:
         help="How long a handler may block its shard before a warning names the line.",
     )
 
+    durability: str = setting(
+        "full",
+        choices=("full", "normal"),
+        section="Storage",
+        roles=_SHARD,
+        help="What a write survives before anyone is told: full: a power cut; normal: a crash.",
+    )
+    max_open_databases: int = setting(
+        1024,
+        lo=1,
+        hi=1_000_000,
+        section="Storage",
+        roles=_SHARD,
+        help="Objects' files open at once; each takes up to four file descriptors.",
+    )
+    database_cache_bytes: int = setting(
+        2 * _MIB,
+        lo=64 * _KIB,
+        hi=_GIB,
+        section="Storage",
+        roles=_SHARD,
+        help="Memory that one open object's file may take for its pages.",
+    )
+    wal_checkpoint_bytes: int = setting(
+        4 * _MIB,
+        lo=64 * _KIB,
+        hi=_GIB,
+        section="Storage",
+        roles=_SHARD,
+        help="Length of an object's write-ahead log at which it is moved into its database.",
+    )
+    sync_threads: int = setting(
+        8,
+        lo=1,
+        hi=256,
+        special={0: "the event loop itself waits: for tests"},
+        section="Storage",
+        roles=_SHARD,
+        help="How many objects' files wait for the disk at the same time.",
+    )
+    output_buffer_bytes: int = setting(
+        64 * _MIB,
+        lo=64 * _KIB,
+        hi=4 * _GIB,
+        section="Storage",
+        roles=_SHARD,
+        help="What an object has sent and waits for its disk; beyond, the object is reset.",
+    )
+
     link_window_bytes: int = setting(
         8 * _MIB,
         lo=64 * _KIB,
@@ -377,7 +468,7 @@ class Settings:
         special={0: "off"},
         section="Operation",
         roles=_ALL,
-        help="TCP port on which GET /metrics is served in Prometheus' format.",
+        help="First TCP port for GET /metrics: gateway i takes it + i, shard i it + GATEWAYS + i.",
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""When to try again: delays that double up to a bound, with jitter, as a machine without a clock."""
+"""When to try again: delays that double up to a bound, with jitter. A machine without a clock."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 import structlog
 
@@ -82,12 +83,13 @@ class LinkDialer:
         while True:
             ended: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
             try:
-                self._link = await self._transport.dial(
-                    self.name, lambda ended=ended: self._make(ended)  # type: ignore[misc]
-                )
+                self._link = await self._transport.dial(self.name, partial(self._make, ended))
                 error = await ended
             except LinkError as refused:
                 error = refused
+            except Exception as bug:  # must not end the only task that can bring the link back
+                log.exception("link.dial_failed", to=self.name)
+                error = LinkError(f"dialling failed: {bug!r}")
             if self._link is not None and self._link.peer is not None:
                 self._backoff.reset()
                 failures = 0

@@ -22,9 +22,15 @@ log = structlog.get_logger(__name__)
 
 READ_BUFFER_BYTES: Final = 256 * 1024
 """Size of a link's read buffer when it is made; it grows to the largest batch seen …"""
+SLICE_S: Final = 0.01
+"""How long batches are handled before the event loop gets its turn."""
 KEEP_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """… and is given back after a batch that needed more than this."""
 HELLO_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long a peer may take to read the last of what it was sent."""
+SLACK_BYTES: Final = 1 << 20
+"""What acknowledgements and urgent records, which need no credit, may take in the transport."""
 
 
 class LinkHandler(Protocol):
@@ -55,6 +61,7 @@ class Link(asyncio.BufferedProtocol):
         handler: told of what happens.
         prompt_acks: see :class:`LinkSession`.
         closed: called once the transport is gone, whether or not the link ever was up.
+        max_queue_bytes: see :class:`LinkSession`; the link ends when more waits.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Link(asyncio.BufferedProtocol):
         *,
         prompt_acks: bool,
         closed: Callable[[LinkError], None] | None = None,
+        max_queue_bytes: int | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
@@ -72,8 +80,12 @@ class Link(asyncio.BufferedProtocol):
         self._error: LinkError | None = None
         self._up = False
         self._was_congested = False
-        self._hello_timer: asyncio.TimerHandle | None = None
-        self.session = LinkSession(local, self._wake, prompt_acks=prompt_acks)
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._max_batch_bytes = local.max_batch_bytes
+        self.session = LinkSession(
+            local, self._wake, prompt_acks=prompt_acks, max_queue_bytes=max_queue_bytes
+        )
         # Bound once: these are the hot path of every message.
         self.unicast = self.session.unicast
         self.multicast = self.session.multicast
@@ -94,15 +106,25 @@ class Link(asyncio.BufferedProtocol):
         """Records queued now have a chance to arrive."""
         return self.session.state is LinkState.OPEN
 
+    @property
+    def queued_bytes(self) -> int:
+        """Payload bytes that wait here for the peer's credit."""
+        return self.session.queued_bytes
+
     def close(self, error: LinkError) -> None:
-        """Say goodbye with the text of *error*, send what is queued, and end the transport."""
+        """Say goodbye with the text of *error*, send what has credit, and end the transport.
+
+        :meth:`LinkHandler.link_down` follows when the peer has taken it, within
+        :data:`CLOSE_TIMEOUT_S`.
+        """
         if self._error is None:
             self._error = error
         if self._transport is None or self.session.state is LinkState.CLOSED:
             return
-        self.session.goodbye(str(error))
+        self.session.goodbye(str(error), handling=self._handling)
         self._flush()
-        self._transport.close()
+        if self._transport is not None:
+            self._end(self._transport)
 
     def __repr__(self) -> str:
         peer = self.peer
@@ -115,8 +137,10 @@ class Link(asyncio.BufferedProtocol):
         """Greet the peer."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
-        # The window bounds what is under way; a second bound in the transport has no use.
-        self._hello_timer = self._loop.call_later(HELLO_TIMEOUT_S, self._hello_timed_out)
+        if self._error is not None:  # closed while it was dialled
+            transport.abort()
+            return
+        self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._hello_timed_out)
         self.session.greet()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -124,14 +148,29 @@ class Link(asyncio.BufferedProtocol):
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle every batch that is complete."""
-        end = self._filled + nbytes
+        """Handle the batches that are complete."""
+        self._handle(self._filled + nbytes)
+
+    def _handle(self, end: int) -> None:
+        """Handle the batches within the first *end* bytes of the buffer, for one slice of time.
+
+        A flood of tiny messages is seconds of work for a megabyte of bytes. After a slice the loop
+        turns: answers leave, other links and timers have their turn, and reading goes on after it.
+        """
         view = self._view
         start = 0
+        slice_ends_at = self._loop.time() + SLICE_S
         try:
             while end - start >= HEAD_BYTES:
+                if start and self._loop.time() >= slice_ends_at:
+                    self._rest(start, end)
+                    return
                 body_bytes, blob_bytes = HEAD.unpack_from(view, start)
                 total = HEAD_BYTES + body_bytes + blob_bytes
+                if total > self._max_batch_bytes:
+                    raise ProtocolError(
+                        f"a batch of {total} bytes is larger than {self._max_batch_bytes}"
+                    )
                 if end - start < total:
                     self._make_room(start, end, total)
                     return
@@ -149,48 +188,81 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._filled = 0
 
+    def _rest(self, start: int, end: int) -> None:
+        """Go on with what is left in the next turn of the loop, and read nothing before."""
+        self._keep(start, end, len(self._view))
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._handle(self._filled)
+
     def eof_received(self) -> bool:
         """The peer ended the stream: so do we."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler, once."""
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         error = self._error or LinkDown(f"the connection ended ({exc or 'end of stream'})")
         self._transport = None
-        self.session.state = LinkState.CLOSED
-        if self._up:
-            self._up = False
-            self._handler.link_down(self, error)
-        if self._closed is not None:
-            self._closed(error)
+        self.session.lost()
+        try:
+            if self._up:
+                self._up = False
+                self._handler.link_down(self, error)
+        finally:
+            if self._closed is not None:
+                self._closed(error)
+
+    def pause_writing(self) -> None:
+        """The transport holds more than all that may be under way: nobody reads."""
+        self._stuck(self._transport.get_write_buffer_size() if self._transport else 0)
 
     # --- inside --------------------------------------------------------------------------------
 
     def _batch(self, body: memoryview, blobs: memoryview) -> None:
         session = self.session
         records = session.receive(body, blobs)
-        if not self._up:
-            if session.state is not LinkState.OPEN:
-                return
-            assert session.peer is not None and self._hello_timer is not None
-            self._up = True
-            self._hello_timer.cancel()
-            self._handler.link_up(self, session.peer)
-        if records:
-            try:
+        # Until the handler returns, this batch must not be acknowledged: see close().
+        self._handling = True
+        try:
+            if not self._up:
+                if session.state is not LinkState.OPEN:
+                    return
+                self._greeted()
+                if session.state is not LinkState.OPEN:  # the handler has closed it
+                    return
+            if records:
                 self._handler.link_records(self, records)
-            except LinkError:
-                raise
-            except (TypeError, ValueError, KeyError, IndexError) as error:
-                log.exception("link.record_refused", link=repr(self))
-                raise ProtocolError(f"a record could not be handled: {error!r}") from error
+        except LinkError:
+            raise
+        except Exception as error:
+            log.exception("link.record_refused", link=repr(self))
+            raise ProtocolError(f"a record could not be handled: {error!r}") from error
+        self._handling = False
+        if session.farewell is not None:
+            raise LinkClosedByPeer(session.farewell)
+
+    def _greeted(self) -> None:
+        peer = self.session.peer
+        assert peer is not None
+        assert self._timer is not None
+        assert self._transport is not None
+        self._timer.cancel()
+        self._timer = None
+        self._transport.set_write_buffer_limits(
+            peer.window_bytes + peer.max_batch_bytes + SLACK_BYTES
+        )
+        self._up = True
+        self._handler.link_up(self, peer)
 
     def _make_room(self, start: int, end: int, total: int) -> None:
-        limit = self.session.local.max_batch_bytes
-        if total > limit:
-            raise ProtocolError(f"a batch of {total} bytes is larger than {limit}")
         size = len(self._view)
         if start or total > size:
             self._keep(start, end, size if total <= size else 1 << (total - 1).bit_length())
@@ -198,10 +270,8 @@ class Link(asyncio.BufferedProtocol):
             self._filled = end
 
     def _keep(self, start: int, end: int, size: int) -> None:
-        """Move the unread bytes to the front of a buffer of *size* bytes."""
+        """Move the unread bytes to the front of a buffer of *size* bytes, which they fit."""
         unread = bytes(self._view[start:end])
-        if len(unread) > size:
-            size = 1 << (len(unread) - 1).bit_length()
         if len(self._view) != size:
             self._view = memoryview(bytearray(size))
         self._view[: len(unread)] = unread
@@ -214,25 +284,54 @@ class Link(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
+        session = self.session
         # Congestion that came and goes within one turn has been seen by producers, too.
-        was_congested = self._was_congested or self.session.congested
-        buffers = self.session.take()
+        was_congested = self._was_congested or session.congested
+        try:
+            buffers = session.take()
+        except Exception as error:  # its records are lost, so nothing may follow them
+            log.exception("link.record_unsendable", link=repr(self))
+            self._abort(LinkDown(f"a record could not be sent: {error!r}"))
+            return
         if len(buffers) == 1:
             transport.write(buffers[0])
         elif buffers:
             transport.writelines(buffers)
-        self._was_congested = self.session.congested
-        if was_congested and not self._was_congested and self._up:
+        self._was_congested = session.congested
+        if self._was_congested:
+            if session.queued_bytes > session.max_queue_bytes:
+                self._stuck(session.queued_bytes)
+        elif was_congested and session.state is LinkState.OPEN:
             self._handler.link_writable(self)
+
+    def _stuck(self, waiting_bytes: int) -> None:
+        error = LinkDown(f"the peer does not read: {waiting_bytes} bytes wait")
+        log.error("link.failed", link=repr(self), error=str(error))
+        self._abort(error)
 
     def _fail(self, error: LinkError) -> None:
         if isinstance(error, LinkClosedByPeer):
-            self._error = error
+            if self._error is None:
+                self._error = error
+            self.session.lost()
             if self._transport is not None:
-                self._transport.close()
+                self._end(self._transport)
         else:
             log.error("link.failed", link=repr(self), error=str(error))
             self.close(error)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
+        transport.close()
+
+    def _abort(self, error: LinkError) -> None:
+        if self._error is None:
+            self._error = error
+        self.session.lost()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _hello_timed_out(self) -> None:
         self._fail(ProtocolError(f"no HELLO within {HELLO_TIMEOUT_S:g} s"))

@@ -17,6 +17,8 @@ from common.link.driver import Link
 from common.link.transport import LinkFactory
 
 HIGH_WATER_BYTES: Final = 64 * 1024
+KERNEL_BYTES: Final = 64 * 1024
+"""What a socket would hold in the kernel: a transport that is closed ends once no more is left."""
 
 
 class MemoryTransport(asyncio.Transport):
@@ -32,6 +34,7 @@ class MemoryTransport(asyncio.Transport):
         self._eof_out = False
         self._reading = True
         self._closing = False
+        self._draining = False
         self._lost = False
         self._stalled = False
         self._scheduled = False
@@ -50,11 +53,15 @@ class MemoryTransport(asyncio.Transport):
         self._schedule()
 
     def cut(self, error: Exception | None = None) -> None:
-        """Drop the line: both ends lose their connection, what was under way is gone."""
+        """Drop the line: both ends lose their connection, what was under way is gone.
+
+        Nothing is delivered from now on; the protocols are told in the next turn of the loop.
+        """
         for end in (self, self._peer):
             if end is not None:
                 end._inbox.clear()
-                end._lose(error)
+                end._closing = True
+                self._loop.call_soon(end._lose, error)
 
     # --- asyncio.Transport ---------------------------------------------------------------------
 
@@ -79,7 +86,7 @@ class MemoryTransport(asyncio.Transport):
         self._schedule()
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if self._lost or self._closing or self._eof_out or self._peer is None:
+        if self._closing or self._eof_out or self._peer is None or self._peer._lost:
             return
         self._peer._inbox += data
         self._peer._schedule()
@@ -109,9 +116,12 @@ class MemoryTransport(asyncio.Transport):
             return
         self._closing = True
         self.write_eof()
-        self._loop.call_soon(self._lose, None)
+        self._draining = True
+        self._loop.call_soon(self._end_if_drained)
 
     def abort(self) -> None:
+        if self._lost:
+            return
         self._closing = True
         if self._peer is not None:
             self._peer._inbox.clear()
@@ -130,9 +140,14 @@ class MemoryTransport(asyncio.Transport):
         if self._lost or self._closing or not self._reading or self._stalled:
             return
         if self._inbox:
-            self._feed()
+            try:
+                self._feed()
+            except Exception as error:  # as asyncio's own transports do
+                self._fail(error)
+                return
             if self._peer is not None:
                 self._peer._check_low_water()
+                self._peer._end_if_drained()
             if self._inbox or self._eof_in:
                 self._schedule()
         elif self._eof_in:
@@ -168,13 +183,25 @@ class MemoryTransport(asyncio.Transport):
             if self._protocol is not None and not self._lost:
                 self._protocol.resume_writing()
 
+    def _fail(self, error: Exception) -> None:
+        context = {"message": "a protocol raised", "exception": error, "transport": self}
+        self._loop.call_exception_handler({**context, "protocol": self._protocol})
+        self._closing = True
+        self._loop.call_soon(self._lose, error)
+
+    def _end_if_drained(self) -> None:
+        peer = self._peer
+        if self._draining and (peer is None or peer._lost or len(peer._inbox) <= KERNEL_BYTES):
+            self._draining = False
+            self._lose(None)
+
     def _lose(self, error: Exception | None) -> None:
         if self._lost:
             return
         self._lost = self._closing = True
         if self._peer is not None and not self._peer._lost:
-            self._peer._eof_in = True
-            self._peer._schedule()
+            self.write_eof()
+            self._peer._end_if_drained()  # nobody is left to read the rest
         if self._protocol is not None:
             self._protocol.connection_lost(error)
 
@@ -187,7 +214,8 @@ def connect(
     """Join two protocols by a line, and tell both that the connection is made.
 
     Args:
-        one, other: protocols, streaming or buffered.
+        one: a protocol, streaming or buffered.
+        other: the one at the other end.
         extra: what ``get_extra_info`` of both transports answers.
     """
     loop = asyncio.get_running_loop()

@@ -22,11 +22,29 @@ record                  sent by       shape after the kind
 ``PAUSE``, ``RESUME``   shard         ``[connection, …]``: stop, start reading these clients
 ``UNSETTLED``           shard         ``[connection, …]``: frames of these, delivered in the
                                       batch acknowledged by this one, are still being handled
-``SETTLED``             shard         ``[connection, …]``: no longer
+``SETTLED``             shard         ``[connection, …]``: no longer. Behind what the handlers
+                                      have sent; one for each ``UNSETTLED`` of a connection
+----------------------  ------------  ----------------------------------------------------------
+``HOLD``                shard         ``connection, target, tags, attachment | None, order``: the
+                                      object of this attached connection may sleep or move while
+                                      the gateway keeps it. Target: ``[unique_key, id, name]``
+``ATTACHMENT``          shard         ``connection, attachment | None``: the newest one
+``AUTO_RESPONSE``       both          ``target, request | None, response | None``: answer that
+                                      text on the object's held connections; or no longer
+``AUTO_ANSWERED``       gateway       ``[connection, …], [time_ms, …]``: answered so, last then
+``ADOPT``               gateway       ``connection, target, tags, attachment | None, order,
+                                      answered_ms, close_sent``: a connection that was held for
+                                      an object of the shard's predecessor
+``ADOPTED``             gateway       : there are no more of them. The first thing a gateway says
+``SERVING``             shard         : events are welcome from now on
+``DRAIN``               shard         : send no more events and requests; what belongs to those
+                                      under way may still be sent
+``DRAINED``             all           : none will come
 ----------------------  ------------  ----------------------------------------------------------
 ``REQUEST``             the dialler   ``request_id, target | None, head``. Target ``None`` is the
                                       app's entry point, else ``[unique_key, id, name | None,
-                                      generation]``. Head: ``[method, url, headers, upgrade,
+                                      generation, stub]`` (stub: the number of the caller's
+                                      stub). Head: ``[method, url, headers, upgrade,
                                       body_mode, body, client]``
 ``RESPONSE``            answerer      ``request_id, status, reason, headers, body_mode, body,
                                       socket | None``; socket: ``[shard, socket_id, generation]``
@@ -37,11 +55,13 @@ record                  sent by       shape after the kind
 ``BODY_END``            both          ``request_id``
 ``BODY_ABORT``          both          ``request_id, text``: the body ends here, incomplete
 ``BODY_CREDIT``         both          ``request_id, bytes``: that many were consumed
-``CALL``                the dialler   ``request_id, target, method, arguments`` (serialised)
+``CALL``                the dialler   ``request_id, target, method, arguments``. Serialised values
+                                      are ``bytes``, or ``[bytes]`` if references are in them
 ``RESULT``              answerer      ``request_id, value`` (serialised)
 ``INVOKE``              both          ``request_id, handle, method | None, arguments``: call a
                                       function or target that was passed over this link
-``RELEASE``             both          ``handle, count``: the holder dropped it
+``RELEASE``             both          ``handle, count``: the holder dropped it. A negative handle is
+                                      the number of a stub that broke: no more calls come on it
 ======================  ============  ==========================================================
 
 Headers are a list of ``[name, value]``. ``body_mode`` is one of :data:`BODY_NONE`,
@@ -66,6 +86,16 @@ PAUSE: Final = 14
 RESUME: Final = 15
 UNSETTLED: Final = 16
 SETTLED: Final = 17
+
+HOLD: Final = 40
+ATTACHMENT: Final = 41
+AUTO_RESPONSE: Final = 42
+AUTO_ANSWERED: Final = 43
+ADOPT: Final = 44
+ADOPTED: Final = 45
+SERVING: Final = 46
+DRAIN: Final = 47
+DRAINED: Final = 48
 
 REQUEST: Final = 20
 RESPONSE: Final = 21
@@ -97,6 +127,15 @@ LENGTHS: Final[dict[int, int]] = {
     RESUME: 2,
     UNSETTLED: 2,
     SETTLED: 2,
+    HOLD: 6,
+    ATTACHMENT: 3,
+    AUTO_RESPONSE: 4,
+    AUTO_ANSWERED: 3,
+    ADOPT: 8,
+    ADOPTED: 1,
+    SERVING: 1,
+    DRAIN: 1,
+    DRAINED: 1,
     REQUEST: 4,
     RESPONSE: 8,
     FAILED: 3,

@@ -22,8 +22,8 @@ from common.link.transport import LinkFactory
 BACKLOG: Final = 128
 SOCKET_BUFFER_BYTES: Final = 1 << 20
 """Asked of the kernel for each direction, which may grant less. A batch that fits is one write."""
-MAX_PATH_BYTES: Final = 107
-"""``sizeof(sun_path) - 1`` on Linux (unix(7))."""
+MAX_PATH_BYTES: Final = 107 if sys.platform.startswith("linux") else 103
+"""``sizeof(sun_path) - 1``: unix(7); 103 on the BSDs and macOS."""
 
 
 class UnixTransport:
@@ -54,32 +54,44 @@ class UnixTransport:
         """Accept links as *name*; a socket file that a dead process left is replaced.
 
         The caller holds the lock of that name, so no living process can be listening there.
+
+        Raises:
+            LinkError: the path is too long, or the system refuses it.
         """
         path = self.path(name)
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._run_dir.chmod(0o700)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(
-            lambda: _Checked(factory), path=str(path), backlog=BACKLOG
-        )
+        try:
+            self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._run_dir.chmod(0o700)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            server = await loop.create_unix_server(
+                lambda: _Checked(factory), path=str(path), backlog=BACKLOG
+            )
+        except OSError as error:
+            raise LinkError(f"cannot listen on {path}: {error.strerror or error}") from None
         return UnixListener(server, path)
 
     async def dial(self, name: str, factory: LinkFactory) -> Link:
-        """Open a link to the process that listens as *name*."""
+        """Open a link to the process that listens as *name*.
+
+        Raises:
+            LinkDown: nobody listens there, or it cannot take more.
+            LinkError: the path is too long, or the other process is not one of ours.
+        """
         path = self.path(name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             _widen(sock)
             loop = asyncio.get_running_loop()
-            try:
-                await loop.sock_connect(sock, str(path))
-            except OSError as error:
-                raise LinkDown(f"{path}: {error.strerror or error}") from None
+            await loop.sock_connect(sock, str(path))
+            sock.getpeername()  # asyncio takes a full backlog (EAGAIN) for a connection
             _check_peer(sock)
             _, link = await loop.create_unix_connection(factory, sock=sock)
+        except OSError as error:
+            sock.close()
+            raise LinkDown(f"{path}: {error.strerror or error}") from None
         except BaseException:
             sock.close()
             raise

@@ -105,6 +105,38 @@ def test_too_few_descriptors_are_named_as_the_fault(
     assert "ulimit -n" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "Free space"), (errno.EROFS, "Mount"), (errno.EACCES, "Choose a folder")],
+)
+def test_a_record_that_the_disk_does_not_take_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    lock = try_lock(tmp_path / "lock")
+    assert lock is not None
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(ConfigError, match=os.strerror(number)) as caught:
+        lock.write(1)
+    assert caught.value.where == str(tmp_path / "lock")
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.startswith(remedy)
+    lock.release()
+
+
+def test_half_a_record_counts_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = try_lock(tmp_path / "lock")
+    assert lock is not None
+    monkeypatch.setattr(os, "pwrite", lambda *_: 3)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        lock.write(1)
+    lock.release()
+
+
 def test_a_file_system_without_locks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

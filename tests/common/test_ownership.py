@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -209,6 +210,33 @@ def test_an_index_is_free_again_when_its_process_is_killed(tmp_path: Path) -> No
         index, lock = claim_index(tmp_path, "shard", 1)
         assert index == 0
         lock.release()
+
+
+def test_a_full_disk_leaves_nothing_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    owner = FlockOwnership(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            owner.acquire([Partition(1)])
+        with pytest.raises(ConfigError, match="No space left on device"):
+            claim_index(tmp_path, "shard", 1)
+    assert owner.acquire([Partition(1)])
+    index, lock = claim_index(tmp_path, "shard", 1)
+    assert index == 0
+    lock.release()
+    owner.release(Partition(1))
+
+
+def test_a_partition_held_by_another_cluster_is_hinted_at(tmp_path: Path) -> None:
+    first, second = FlockOwnership(tmp_path), FlockOwnership(tmp_path)
+    first.acquire([Partition(1)])
+    with pytest.raises(HeldElsewhere, match="another cluster use DATA_DIR=") as caught:
+        second.acquire([Partition(1)])
+    assert str(tmp_path) in str(caught.value)
+    first.release(Partition(1))
 
 
 class TwoShards(RuleBasedStateMachine):
