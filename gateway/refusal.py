@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Refusal:
     upgrade: bool = False
 
 
-def unavailable(text: str, retry_after_s: int = 1) -> Refusal:
+RETRY: Final = (("Retry-After", "1"),)
+"""Header of a refusal that may be over in a second."""
+
+
+def unavailable(text: str) -> Refusal:
     """503: no shard can take this now, but one may soon."""
-    return Refusal(503, text, (("Retry-After", str(retry_after_s)),), close=False)
+    return Refusal(503, text, RETRY, close=False)

@@ -19,6 +19,10 @@ from gateway.refusal import Refusal
 
 _METHOD_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _REASON: Final = re.compile(r"\d+, message:\s*([^\n]*?):?\s*(?:\n|$)")
+_BODY_FIELDS: Final = re.compile(rb"\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
+_NO_HOST: Final = "ERROR: A request needs a Host header."
+METHOD_BYTES: Final = 64
+"""More than any method that the parser knows."""
 _END: Final = b"\r\n\r\n"
 
 
@@ -56,12 +60,14 @@ class BadHeadError(Exception):
     """The head cannot be passed on.
 
     Args:
-        refusal: the answer; it always ends the connection, as nobody knows what follows.
+        refusal: the answer. It ends the connection unless it is known what follows.
+        rest: what follows.
     """
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, rest: bytes = b"") -> None:
         super().__init__(refusal.text)
         self.refusal = refusal
+        self.rest = rest
 
 
 class _NoProtocol:
@@ -131,17 +137,26 @@ class HeadParser:
             self._fed_bytes += len(part)
             if self._fed_bytes > self._max_head_bytes:
                 # Too long as a whole; but a request line that is too long has its own answer.
-                self._feed(part[: self._max_url_bytes + 1])
+                self._feed(part[: self._max_url_bytes + METHOD_BYTES])
                 raise BadHeadError(
                     Refusal(431, f"ERROR: The request head exceeds {self._max_head_bytes} bytes.")
                 )
-            head = self._feed(part)
+            try:
+                head = self._feed(part)
+            except BadHeadError as error:
+                if ended and _NO_HOST in str(error) and not _BODY_FIELDS.search(self._seen(part)):
+                    raise BadHeadError(Refusal(400, _NO_HOST, close=False), rest) from None
+                raise
             if head is not None:
                 return head, rest
             # Blank lines may come before a request (RFC 9112 §2.2).
             self._last = b"" if ended else (self._last + part)[-3:]
             data = rest
         return None, b""
+
+    def _seen(self, part: bytes) -> bytes:
+        """The whole head, if that is *part*; else something that says that nobody knows."""
+        return part if self._fed_bytes == len(part) else b"\ncontent-length:"
 
     def _feed(self, part: bytes) -> RequestHead | None:
         try:
@@ -176,6 +191,8 @@ class HeadParser:
         reason = match[1] if match else "malformed"
         if reason.startswith("Too many headers"):
             return Refusal(431, f"ERROR: More than {self._max_headers} header fields.")
+        if reason.startswith("Missing 'Host'"):
+            return Refusal(400, _NO_HOST)
         return Refusal(400, f"ERROR: Bad request: {reason.rstrip('.')}.")
 
 

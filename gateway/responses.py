@@ -214,7 +214,7 @@ def _field(name: str, value: str) -> str:
 def _assemble(status: int, reason: str, fields: list[str]) -> bytes:
     if not reason or "\r" in reason or "\n" in reason:
         reason = _REASONS.get(status, "")
-    text = f"HTTP/1.1 {status} {reason}\r\n" + "\r\n".join(fields) + "\r\n\r\n"
+    text = "\r\n".join((f"HTTP/1.1 {status} {reason}", *fields, "", ""))
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

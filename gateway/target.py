@@ -34,7 +34,7 @@ def absolute_url(target: str, host: str) -> str | Refusal:
     scheme = "http"
     authority = _authority(host, scheme)
     if authority is None:
-        return Refusal(400, "ERROR: The Host header is empty or not a host.")
+        return Refusal(400, "ERROR: The Host header is empty or not a host.", close=False)
     if target[:1] != "/":
         if target == "*":  # §3.2.4: of the server as a whole
             return f"http://{authority}/"
