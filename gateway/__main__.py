@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 
 from common.process import run_role
-from gateway.heap import keep_freed_memory
 from gateway.server import Gateway
 
 if __name__ == "__main__":
-    keep_freed_memory()
     sys.exit(run_role("gateway", Gateway))

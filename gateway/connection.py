@@ -17,6 +17,7 @@ from gateway.frames import (
     BINARY,
     CLOSE,
     LARGE_TEXT,
+    NO_STATUS,
     PING,
     TEXT,
     TOO_LARGE,
@@ -43,6 +44,9 @@ PONGS_BYTES: Final = 16 * 1024
 
 PAUSED_BY_SHARD: Final = 1
 PAUSED_BY_LINK: Final = 2
+PAUSED_BY_HOLD: Final = 4
+PAUSED_FOR_A_TURN: Final = 8
+PAUSED_FOR_GOOD: Final = 16
 
 
 class Home(Protocol):
@@ -53,6 +57,12 @@ class Home(Protocol):
 
     def producer_congests(self, connection: Connection) -> None:
         """The link has more than it can send, and *connection* has just added to it."""
+
+    def keep(self, connection: Connection, kind: int, value: Any) -> None:
+        """A message has come while there is no session; see :meth:`FrameParser.feed`."""
+
+    def auto_answered(self, connection: Connection) -> None:
+        """A message has been answered here, as the object has asked for."""
 
     def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
         """Tell the object, once, how the client's side ended."""
@@ -72,13 +82,14 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_client_close",
+        "_close",
         "_fast",
         "_home",
         "_parser",
         "_pauses",
         "_phase",
         "_pinged_at",
+        "auto",
         "deflate",
         "forwarded_seq",
         "guarded",
@@ -95,6 +106,8 @@ class Connection(asyncio.Protocol):
         self.id = number
         self.transport = transport
         self.deflate = deflate
+        self.auto: tuple[str, bytes] | None = None
+        """A text that is answered here, and the frame that answers it."""
         self.out: Any = None
         """What the batch under way holds for this client: ``None``, a frame, or a list of them."""
         self.guarded = False
@@ -108,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._parser: FrameParser | None = None
         self._pauses = 0
         self._pinged_at = 0.0
-        self._client_close: tuple[int, str] | None = None
+        self._close: tuple[int, str] | None = None  # the client's, or that of a fault of its
         deadlines = home.context.deadlines
         self.heard_at = deadlines.now_s
         limit = home.context.settings.connection_buffer_bytes
@@ -130,7 +143,7 @@ class Connection(asyncio.Protocol):
         self.heard_at = home.context.deadlines.now_s
         if self._fast:
             text = small_text(data)
-            if text is not None:
+            if text is not None and (self.auto is None or text != self.auto[0]):
                 session = home.session
                 session.unicast(self.id, text)  # type: ignore[union-attr] # while _fast
                 self.forwarded_seq = session.filling_seq  # type: ignore[union-attr]
@@ -140,7 +153,7 @@ class Connection(asyncio.Protocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        if self._phase is Phase.DONE:
+        if self._phase is Phase.DONE or self._phase is Phase.FAILING:
             return
         home = self._home
         parser = self._parser
@@ -157,7 +170,8 @@ class Connection(asyncio.Protocol):
             elif kind == CLOSE:
                 self._answer(pongs)
                 pongs = b""
-                self._client_close = value
+                if self._phase in (Phase.OPEN, Phase.BY_SERVER):
+                    self._close = value
                 self._step(Cause.CLIENT_CLOSE)
             elif kind == VIOLATION:
                 self._answer(pongs)
@@ -166,17 +180,39 @@ class Connection(asyncio.Protocol):
             else:
                 self._forward(kind, value)
         self._answer(pongs)
-        self._fast = parser.is_idle and self._parser is parser and home.session is not None
+        self._fast = parser.is_idle and self._parser is parser and self._home.session is not None
+
+        if parser.has_backlog and self._parser is parser:
+            self.pause(PAUSED_FOR_A_TURN)
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Read more of a flood of frames, now that others have had their turn."""
+        if self._pauses != PAUSED_FOR_A_TURN:
+            return  # over, or resume() comes back to it
+        self._parse(b"")
+        if self._parser is not None and not self._parser.has_backlog:
+            self.resume(PAUSED_FOR_A_TURN)
 
     def _answer(self, pongs: bytes) -> None:
+        if not pongs:
+            return
         if self.guarded:
             self.flush_guarded(pongs)
         else:
             self._write(pongs)
 
     def _forward(self, kind: int, value: Any) -> None:
-        session = self._home.session
+        home = self._home
+        session = home.session
+        if self.auto is not None and kind == TEXT and value == self.auto[0]:
+            if self._phase is Phase.OPEN:
+                self._answer(self.auto[1])
+                home.auto_answered(self)
+            return
         if session is None:
+            if kind in (TEXT, BINARY, LARGE_TEXT):
+                home.keep(self, kind, value)
             return
         if kind in (TEXT, BINARY):
             session.unicast(self.id, value)
@@ -186,12 +222,23 @@ class Connection(asyncio.Protocol):
             return  # a Pong says only that the client lives
         self.forwarded_seq = session.filling_seq
         if session.congested:
-            self._home.producer_congests(self)
+            home.producer_congests(self)
 
     def eof_received(self) -> bool:
-        """The client's side of TCP has ended: a WebSocket needs both."""
-        self._step(Cause.GONE)
-        return False
+        """The client's side of TCP has ended: a WebSocket needs both.
+
+        Returns:
+            Whether to keep ours open: for the answers to what the client had said.
+        """
+        phase = self._phase
+        if phase is Phase.OPEN and self._is_owed:
+            self._step(Cause.END)
+        elif phase not in (Phase.BY_CLIENT, Phase.FINISHING, Phase.FAILING):
+            self._step(Cause.GONE)
+            return False
+        self._fast = False
+        self._pauses |= PAUSED_FOR_GOOD  # reading has ended by itself
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """TCP is gone."""
@@ -212,7 +259,7 @@ class Connection(asyncio.Protocol):
 
     def flush_guarded(self, frames: bytes) -> None:
         """Send *frames* unless that is too late, or the client is too slow."""
-        if self._phase not in (Phase.OPEN, Phase.BY_CLIENT):
+        if self._phase in (Phase.BY_SERVER, Phase.DONE):
             return
         limit = self._home.context.settings.connection_buffer_bytes
         if self.transport.get_write_buffer_size() > limit:
@@ -222,8 +269,8 @@ class Connection(asyncio.Protocol):
             self.transport.write(frames)
 
     def close_by_object(self, code: int | None, reason: str) -> None:
-        """The object has closed: with no code an empty Close, with 1006 only the end of TCP."""
-        if code is None or is_sendable(code):
+        """The object has closed: without a code (1005) an empty Close, with 1006 just the end."""
+        if code is None or code == NO_STATUS or is_sendable(code):
             self._step(Cause.OBJECT_CLOSE, code, reason)
         else:
             self._step(Cause.OBJECT_DROP)
@@ -254,6 +301,8 @@ class Connection(asyncio.Protocol):
         """Take back :meth:`pause`."""
         if self._pauses:
             self._pauses &= ~reason
+            if self._pauses == PAUSED_FOR_A_TURN:
+                asyncio.get_running_loop().call_soon(self._go_on)
             if not self._pauses and self._phase is not Phase.DONE:
                 self.heard_at = self._home.context.deadlines.now_s
                 self.transport.resume_reading()
@@ -278,9 +327,26 @@ class Connection(asyncio.Protocol):
 
     # --- inside --------------------------------------------------------------------------------
 
+    @property
+    def _is_owed(self) -> bool:
+        """Whether answers to this client may be under way.
+
+        That a shard has acknowledged a message does not say that its answer has come.
+        """
+        return self.forwarded_seq > 0 and self._home.session is not None
+
     def _violated(self, code: int, text: str) -> None:
         self._home.context.counters.violations.value += 1
-        self._step(Cause.FAULT, code, text if code != TOO_LARGE else text[:123])
+        if code == TOO_LARGE:
+            text = text[:123]
+        if self._phase is not Phase.OPEN or not self._is_owed:
+            self._step(Cause.FAULT, code, text)
+            return
+        self._close = code, text
+        self._parser = None
+        self._fast = False
+        self.pause(PAUSED_FOR_GOOD)
+        self._step(Cause.LATE_FAULT, code, text)
 
     def _step(self, cause: Cause, code: int | None = None, reason: str = "") -> None:
         step = STEPS.get((self._phase, cause))
@@ -292,8 +358,11 @@ class Connection(asyncio.Protocol):
         if step.write is Write.GIVEN:
             frames += encode_close(code, reason)
         elif step.write is Write.ECHO:
-            assert self._client_close is not None
-            frames += encode_close(self._client_close[0])
+            assert self._close is not None
+            frames += encode_close(self._close[0])
+        elif step.write is Write.HELD_BACK:
+            assert self._close is not None
+            frames += encode_close(*self._close)
         if step.tcp is not Tcp.ABORT:
             self._write(frames)
         self._tell(step.tell, cause, reason)
@@ -301,10 +370,10 @@ class Connection(asyncio.Protocol):
 
     def _tell(self, tell: Tell, cause: Cause, reason: str) -> None:
         if tell is Tell.CLIENTS:
-            assert self._client_close is not None
-            self._home.closed(self, *self._client_close, True)
+            assert self._close is not None
+            self._home.closed(self, *self._close, True)
         elif tell is Tell.LOST:
-            text = reason if cause is Cause.FAULT else LOST_TEXT
+            text = reason if cause in (Cause.FAULT, Cause.LATE_FAULT) else LOST_TEXT
             self._home.closed(self, LOST_CODE, text, False)
 
     def _end(self, tcp: Tcp) -> None:

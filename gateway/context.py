@@ -11,6 +11,7 @@ from common.metrics import Metrics
 from common.settings import Settings
 from gateway.deadlines import Deadlines
 from gateway.deflate import Deflater
+from gateway.holding import Budget
 from gateway.keepalive import Keepalive
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Context:
         self.deadlines = Deadlines(clock.monotonic_s())
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.counters = Counters(metrics)
+        self.hold_budget = Budget(settings.hold_connection_bytes, settings.hold_total_bytes)
         self.http_connections: set[HttpConnection] = set()
         """Clients that speak HTTP; those that have become WebSockets are at their relays."""
         self.stopping = False
@@ -82,10 +84,10 @@ class Context:
         """Clients connected now."""
         return self._open
 
-    def connection_began(self) -> bool:
-        """A client has connected; whether there is room for it."""
+    def connection_began(self) -> int:
+        """A client has connected; how many more may, less than 0 if this is one too many."""
         self._open += 1
-        return self._open <= self._max_connections
+        return self._max_connections - self._open
 
     def connection_ended(self) -> None:
         """A client's TCP connection is over."""

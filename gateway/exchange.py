@@ -111,8 +111,13 @@ class Exchange:
         """The request's body has not come completely."""
         return self._body is not None
 
+    @property
+    def is_blocked(self) -> bool:
+        """The shard has not consumed what it was sent of the request's body."""
+        return self._sender is not None and self._sender.is_blocked
+
     def feed(self, data: bytes) -> bytes:
-        """More of the request's body has come; what lies behind it.
+        """More of the request's body has come; what of it is to be fed again, or lies behind it.
 
         Raises:
             MalformedBodyError: it has not.
@@ -130,8 +135,6 @@ class Exchange:
     def _send(self, part: bytes) -> None:
         assert self._sender is not None
         self._relay.send_body(self._request_id, self._sender.push(part))
-        if self._sender.is_blocked:
-            self._http.pause_body()
 
     def _end_if_sent(self) -> None:
         sender = self._sender
@@ -146,7 +149,7 @@ class Exchange:
             self._relay.send_body(self._request_id, sender.credit(count))
             if not sender.is_blocked:
                 self._end_if_sent()
-                self._http.resume_body()
+                self._http.body_unblocked(self)
 
     # --- the answer, from the shard ------------------------------------------------------------
 
@@ -187,6 +190,7 @@ class Exchange:
             return
         http.write(head.data)
         if head.framing is Framing.NONE:
+            self._relay.cancel(self._request_id)  # nobody wants the stream
             self._finish(close=close)
             return
         self._framing = head.framing
@@ -275,8 +279,12 @@ class Exchange:
             http.router.abandon(socket)
             self._impossible("a WebSocket in answer to a request that is no upgrade")
             return
+        if http.context.stopping:
+            http.router.abandon(socket)
+            self.refused(unavailable("ERROR: This gateway is stopping."))
+            return
         relay = http.router.relay(socket[0])
-        if relay is None or not relay.is_up:
+        if relay is None or relay.link is None:
             self.refused(unavailable("ERROR: The shard of this Durable Object is gone."))
             return
         agreed = self.accept.deflate

@@ -26,7 +26,8 @@ from gateway.connection import Connection
 from gateway.deadlines import TICK_S
 from gateway.exchange import Exchange
 from gateway.handshake import Accept
-from gateway.refusal import Refusal, unavailable
+from gateway.lobby import Lobby
+from gateway.refusal import RETRY, Refusal, unavailable
 from gateway.request_body import MalformedBodyError
 from gateway.request_head import BadHeadError, HeadParser, RequestHead
 from gateway.responses import encode_refusal
@@ -39,12 +40,20 @@ if TYPE_CHECKING:
 
 HELD_BYTES: Final = 64 * 1024
 """Bytes of pipelined requests that may wait; beyond, reading pauses."""
-CLOGGED_BYTES: Final = 64 * 1024
-"""Unsent bytes of an answer from which the shard gets no more credit."""
+STEPS_PER_TURN: Final = 32
+"""Heads that are read before other connections have their turn; a piece of a body is half of it."""
+LINGERING_CLIENTS: Final = 32
+"""How many clients beyond MAX_CONNECTIONS are told why; what comes on top is cut off."""
+
+
+NO_SHARD: Final = "ERROR: No shard is up just now."
 
 
 class Routes(Protocol):
     """Where requests go; :class:`gateway.router.Router` in a running gateway."""
+
+    lobby: Lobby
+    """Where they wait while no shard is up."""
 
     def pick(self) -> Relay | None:
         """The shard whose entry point takes the next request; ``None`` if none is up."""
@@ -75,15 +84,18 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_client",
+        "_clogged_bytes",
         "_closes",
         "_deadline_s",
         "_eof",
         "_exchange",
         "_held",
+        "_next_turn",
         "_parser",
         "_paused",
         "_pumping",
         "_state",
+        "_waiting",
         "context",
         "is_clogged",
         "router",
@@ -104,7 +116,10 @@ class HttpConnection(asyncio.Protocol):
         self._held = b""
         self._paused = False
         self._pumping = False
+        self._next_turn = False
+        self._clogged_bytes = 0
         self._eof = False
+        self._waiting: tuple[RequestHead, str, Accept | None] | None = None
         self._closes = False  # the answer under way has said that it is the last one
         self._client: str | None = None
         self._deadline_s = math.inf
@@ -118,32 +133,21 @@ class HttpConnection(asyncio.Protocol):
         context = self.context
         context.counters.accepted.value += 1
         context.http_connections.add(self)
-        if not context.connection_began():
-            self._refuse(unavailable("ERROR: This gateway has all the connections it may have."))
+        room = context.connection_began()
+        if room < -LINGERING_CLIENTS:
+            self.break_off()
+            return
+        if room < 0:
+            text = "ERROR: This gateway has all the connections it may have."
+            self._refuse(Refusal(503, text, RETRY), lingers=True)
             return
         self._within(context.settings.head_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         """Read requests, or the body of one."""
-        exchange = self._exchange
-        if self._state is State.LINGERING or self._state is State.OVER:
-            return
-        if exchange is not None and exchange.is_receiving:
-            self._within(self.context.settings.head_timeout_s)
-            try:
-                data = exchange.feed(data)
-            except MalformedBodyError as error:
-                self._broken_body(str(error))
-                return
-            if not data:
-                return
-        if self._held or self._state is State.BUSY:
-            self._held += data
-            if len(self._held) > HELD_BYTES and self._state is State.BUSY:
-                self._pause()
-        else:
-            self._held = data
-        self._pump()
+        if self._state not in (State.LINGERING, State.OVER):
+            self._held = self._held + data if self._held else data
+            self._pump()
 
     def eof_received(self) -> bool:
         """The client will send no more, but may wait for an answer."""
@@ -157,13 +161,16 @@ class HttpConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        if self._waiting is not None:
+            self._waiting = None
+            self.router.lobby.leave(self)
         self._leave()
         self.context.connection_ended()
 
     def pause_writing(self) -> None:
         """The client reads the answer slowly."""
         self.is_clogged = True
-        self._within(self.context.settings.head_timeout_s)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         """It has caught up."""
@@ -175,18 +182,66 @@ class HttpConnection(asyncio.Protocol):
     # --- requests ------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Take requests from what has come, until one is under way. Never recurses."""
-        if self._pumping:
+        """Take what can be taken from what has come. Never recurses."""
+        if self._pumping or self._next_turn:
             return
         self._pumping = True
         try:
-            while self._held and self._state is State.IDLE:
+            steps = STEPS_PER_TURN
+            while steps > 0 and self._held and self._wants_more:
                 data, self._held = self._held, b""
-                self._read_head(data)
+                if self._state is State.IDLE:
+                    self._read_head(data)
+                    steps -= 1
+                else:
+                    self._read_body(data)
+                    steps -= STEPS_PER_TURN // 2
+            if self._held and self._wants_more:  # one client must not keep the others waiting
+                self._next_turn = True
+                asyncio.get_running_loop().call_soon(self._go_on)
         finally:
             self._pumping = False
-        if self._paused and self._state is State.IDLE:
-            self._resume()
+        self._start_or_stop_reading()
+
+    def _go_on(self) -> None:
+        self._next_turn = False
+        self._pump()
+
+    @property
+    def _wants_more(self) -> bool:
+        """What comes next can be used now."""
+        if self._state is not State.BUSY:
+            return self._state is State.IDLE
+        exchange = self._exchange
+        return exchange is not None and exchange.is_receiving and not exchange.is_blocked
+
+    def _start_or_stop_reading(self) -> None:
+        if self._state is State.OVER or self.transport is None:
+            return
+        if self._state is State.LINGERING:
+            reads = True
+        elif self._next_turn or self._waiting is not None:
+            reads = False
+        elif self._exchange is not None and self._exchange.is_receiving:
+            reads = not self._exchange.is_blocked
+        else:
+            reads = len(self._held) <= HELD_BYTES
+        if reads is self._paused and not self.transport.is_closing():
+            self._paused = not reads
+            if reads:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        try:
+            self._held = exchange.feed(data)
+        except MalformedBodyError as error:
+            exchange.refused(Refusal(400, f"ERROR: Bad request: {error}."))
+        else:
+            self._watch_body(exchange)
 
     def _read_head(self, data: bytes) -> None:
         settings = self.context.settings
@@ -199,7 +254,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             head, rest = parser.feed(data)
         except BadHeadError as error:
-            self._refuse(error.refusal, lingers=True)
+            self._parser = None
+            self._refuse(error.refusal, rest=error.rest, lingers=error.refusal.close)
             return
         if head is not None:
             self._parser = None
@@ -210,22 +266,48 @@ class HttpConnection(asyncio.Protocol):
         if isinstance(judged, Refusal):
             self._refuse(judged, head, rest)
             return
-        url, accept = judged
         relay = self.router.pick()
-        if relay is None:
-            refusal = unavailable("ERROR: No shard is up just now.")
-            self._refuse(refusal, head, rest)
-            return
+        if relay is not None:
+            self._pass_on(relay, head, rest, *judged)
+        elif not self.context.stopping and self.router.lobby.enter(self):
+            self._state = State.BUSY
+            self._waiting = (head, *judged)
+            self._held = rest
+            self._within(self.context.settings.hold_timeout_s)
+        else:
+            self._refuse(unavailable(NO_SHARD), head, rest)
+
+    def admitted(self) -> None:
+        """A shard is up: the request that waited for one may go on."""
+        waiting, self._waiting = self._waiting, None
+        relay = self.router.pick()
+        assert waiting is not None
+        assert relay is not None
+        self._deadline_s = math.inf
+        head, url, accept = waiting
+        rest, self._held = self._held, b""
+        self._pass_on(relay, head, rest, url, accept)
+        self._pump()
+
+    def _waited_in_vain(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        self.router.lobby.leave(self)
+        rest, self._held = self._held, b""
+        self._refuse(unavailable(NO_SHARD), waiting[0], rest)
+
+    def _pass_on(
+        self, relay: Relay, head: RequestHead, rest: bytes, url: str, accept: Accept | None
+    ) -> None:
         self._state = State.BUSY
         self._closes = head.close or self.context.stopping
         if accept is not None:
             self._within(self.context.settings.upgrade_timeout_s)
-        else:
-            self._deadline_s = math.inf
         self.context.counters.requests.value += 1
         self._exchange = exchange = Exchange(self, head, accept, relay)
         try:
             self._held = exchange.start(url, rest)
+            self._watch_body(exchange)
         except MalformedBodyError as error:
             self._exchange = None
             self._state = State.IDLE
@@ -263,7 +345,8 @@ class HttpConnection(asyncio.Protocol):
         self.context.counters.refused.value += 1
         # Who does not read a body cannot tell where the next request begins.
         unread = lingers or (head is not None and head.has_body)
-        close = refusal.close or unread or head is None or head.close or self.context.stopping
+        close = refusal.close or unread or self.context.stopping
+        close = close or (head is not None and head.close)
         answer = Refusal(refusal.status, refusal.text, refusal.headers, close, refusal.upgrade)
         self.write(
             encode_refusal(
@@ -276,10 +359,12 @@ class HttpConnection(asyncio.Protocol):
         self._held = rest
         self.exchange_over(close=close, unread=unread)
 
-    def _broken_body(self, text: str) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.refused(Refusal(400, f"ERROR: Bad request: {text}."))
+    def _watch_body(self, exchange: Exchange) -> None:
+        """The rest of a body must come in time, too, unless it is we who do not read it."""
+        if exchange.is_receiving and not exchange.is_blocked:
+            self._within(self.context.settings.head_timeout_s)
+        elif exchange.accept is None:
+            self._deadline_s = math.inf
 
     # --- for the exchange ----------------------------------------------------------------------
 
@@ -301,19 +386,11 @@ class HttpConnection(asyncio.Protocol):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
-            if self.is_clogged:
-                # Progress is what counts: a client that reads at all is not cut off.
-                self._within(self.context.settings.head_timeout_s)
 
-    def pause_body(self) -> None:
-        """The shard has not consumed what it was sent of the request's body."""
-        self._pause()
-        self._deadline_s = math.inf
-
-    def resume_body(self) -> None:
-        """It wants more."""
-        if self._paused and not self._held:
-            self._resume()
+    def body_unblocked(self, exchange: Exchange) -> None:
+        """The shard has consumed what it was sent of the request's body."""
+        self._watch_body(exchange)
+        self._pump()
 
     def answering(self, last: bool) -> None:
         """The head of a streamed answer is out."""
@@ -337,7 +414,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange = None
         transport = self.transport
         assert transport is not None
-        if not (close or self._closes or self._eof):
+        if not (close or self._closes or (self._eof and not self._held)):
             self._state = State.IDLE
             self._within(self.context.settings.keepalive_timeout_s)
             self._pump()
@@ -346,8 +423,7 @@ class HttpConnection(asyncio.Protocol):
             self._state = State.LINGERING
             self._held = b""
             self._within(self.context.settings.close_timeout_s)
-            if self._paused:
-                self._resume()
+            self._start_or_stop_reading()
             transport.write_eof()
             return
         flushing = transport.get_write_buffer_size() > 0
@@ -399,7 +475,12 @@ class HttpConnection(asyncio.Protocol):
         if transport is None:
             return math.inf
         exchange = self._exchange
-        if self._state is State.BUSY and exchange is not None and not self.is_clogged:
+        if self._waiting is not None:
+            self._waited_in_vain()
+            return self._deadline_s
+        if self.is_clogged and transport.get_write_buffer_size() < self._clogged_bytes:
+            self._wait_for_reader()  # slow, but it reads
+        elif self._state is State.BUSY and exchange is not None and not self.is_clogged:
             if exchange.accept is not None:
                 exchange.timed_out()
             else:
@@ -421,6 +502,11 @@ class HttpConnection(asyncio.Protocol):
         if not self.slot or at_s < self.slot * TICK_S:
             deadlines.set(self, at_s)
 
+    def _wait_for_reader(self) -> None:
+        assert self.transport is not None
+        self._clogged_bytes = self.transport.get_write_buffer_size()
+        self._within(self.context.settings.head_timeout_s)
+
     def _leave(self, *, flushing: bool = False) -> None:
         """Nothing more will be read here."""
         self._state = State.OVER
@@ -431,16 +517,6 @@ class HttpConnection(asyncio.Protocol):
             self._within(self.context.settings.close_timeout_s)
         elif self.slot:
             self.context.deadlines.cancel(self)
-
-    def _pause(self) -> None:
-        if not self._paused and self.transport is not None:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        self._paused = False
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def _own_host(self) -> str:
         assert self.transport is not None

@@ -2,7 +2,8 @@
 
 A :class:`Relay` belongs to one shard and outlives its links: connections and requests are entered
 here by number, and what a link brings is handed to them. When a link goes down nothing that was
-under way on it is left hanging: requests are answered 503, connections are closed with 1012.
+under way on it is left hanging: requests are answered 503, connections are held or closed (1012),
+see :mod:`gateway.holding`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from common.errors import LinkError, ProtocolError
 from common.link.driver import Link
 from common.link.records import (
     ATTACH,
+    ATTACHMENT,
+    AUTO_RESPONSE,
     BLOB_FRAME,
     BODY,
     BODY_ABORT,
@@ -24,12 +27,15 @@ from common.link.records import (
     CANCEL,
     CLOSE,
     CLOSED,
+    DRAIN,
     FAILED,
     FRAMES,
+    HOLD,
     PAUSE,
     REQUEST,
     RESPONSE,
     RESUME,
+    SERVING,
     SETTLED,
     UNSETTLED,
     Record,
@@ -38,12 +44,12 @@ from common.link.session import Hello, LinkSession
 from gateway.connection import PAUSED_BY_LINK, PAUSED_BY_SHARD, Connection
 from gateway.context import Context
 from gateway.frames import encode_compressed, encode_message, encode_raw_text
+from gateway.holder import RESTARTED_TEXT, Holder
 from gateway.refusal import Refusal, unavailable
 
 log = structlog.get_logger(__name__)
 
-RESTARTED: Final = 1012
-RESTARTED_TEXT: Final = "The Durable Object is restarting"
+__all__ = ["RESTARTED_TEXT", "Orphans", "Relay", "Requester"]
 
 
 class Requester(Protocol):
@@ -96,8 +102,12 @@ class Relay:
         self.session: LinkSession | None = None
         self.connections: dict[int, Connection] = {}
         self.requests: dict[int, Requester] = {}
-        self.unsettled: set[int] = set()
-        """Connections with frames that were acknowledged but are still being handled (G7)."""
+        self.unsettled: dict[int, int] = {}
+        """Connections with frames that were acknowledged but are still being handled (G7), each
+        with how many ``UNSETTLED`` are open: one may overtake the ``SETTLED`` before it."""
+        self.holder = Holder(self, context, changed)
+        self._holding = self.holder.holding
+        self._instance = ""
         self._orphans = Orphans(context)
         self.links = 0
         """How many links have been up."""
@@ -108,8 +118,13 @@ class Relay:
             CLOSE: self._close,
             PAUSE: self._pause,
             RESUME: self._resume,
-            UNSETTLED: lambda record: self.unsettled.update(record[1]),
-            SETTLED: lambda record: self.unsettled.difference_update(record[1]),
+            UNSETTLED: self._unsettled,
+            SETTLED: self._settled,
+            HOLD: self.holder.hold,
+            ATTACHMENT: self.holder.attachment,
+            AUTO_RESPONSE: self.holder.auto_response,
+            SERVING: lambda record: self.holder.serving(),
+            DRAIN: lambda record: self.holder.drain(self.link),  # type: ignore[arg-type]
             RESPONSE: self._response,
             FAILED: self._failed,
             BODY: self._body,
@@ -121,7 +136,7 @@ class Relay:
     @property
     def is_up(self) -> bool:
         """Requests sent now have a chance to be answered."""
-        return self.link is not None
+        return self.holder.is_serving
 
     def all_connections(self) -> list[Connection]:
         """Those attached to this shard, and those that were until its link went down."""
@@ -173,6 +188,14 @@ class Relay:
         assert self.link is not None
         self.connections[connection.id] = connection
         self.link.send([ATTACH, socket_id, connection.id, generation])
+        if not self.is_up:  # the request was the last one before it drains
+            connection.move(self.holder)
+
+    def orphan(self, connection: Connection) -> None:
+        """Part from a connection: it is being closed, and nobody is told."""
+        self.connections.pop(connection.id, None)
+        self.unsettled.pop(connection.id, None)
+        self._orphans.take(connection)
 
     def abandon(
         self, socket_id: int, generation: int, connection_id: int, code: int, reason: str
@@ -192,13 +215,25 @@ class Relay:
 
     def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
         """See :class:`gateway.connection.Home`."""
-        if self.link is not None:
+        tell = self._holding.closed(connection.id, (code, reason, was_clean))
+        if tell and self.link is not None:
             self.link.send([CLOSED, connection.id, code, reason, was_clean])
+            hold = self._holding.holds.get(connection.id)
+            if hold is not None:
+                hold.end_seq = self.link.session.filling_seq
+
+    def keep(self, connection: Connection, kind: int, value: Any) -> None:
+        """See :class:`gateway.connection.Home`. While there is a session nothing is kept."""
+
+    def auto_answered(self, connection: Connection) -> None:
+        """See :class:`gateway.connection.Home`."""
+        self.holder.auto_answered(connection)
 
     def release(self, connection: Connection) -> None:
         """See :class:`gateway.connection.Home`."""
         self.connections.pop(connection.id, None)
-        self.unsettled.discard(connection.id)
+        if connection.id not in self._holding.holds:
+            self.unsettled.pop(connection.id, None)
         self._congesting.discard(connection)
 
     # --- LinkHandler ---------------------------------------------------------------------------
@@ -211,7 +246,8 @@ class Relay:
         self.session = link.session
         self.links += 1
         log.info("shard.linked", shard=self.shard, instance=peer.instance)
-        self._changed()
+        anew, self._instance = self._instance != peer.instance, peer.instance
+        self.holder.linked(anew=anew)
 
     def link_records(self, link: Link, records: list[Record]) -> None:
         """Hand out what has come; what is for one client goes out in one write."""
@@ -229,6 +265,8 @@ class Relay:
                     if handler is None:
                         raise ProtocolError(f"a shard sent a record of kind {kind}")
                     handler(record)
+            if self._holding.closing:
+                self._holding.settle(link.session.acked_seq, self.unsettled)
         finally:
             for connection in touched:
                 out = connection.out
@@ -245,30 +283,19 @@ class Relay:
         congesting, self._congesting = self._congesting, set()
         for connection in congesting:
             connection.resume(PAUSED_BY_LINK)
+        self.holder.pump()
 
     def link_down(self, link: Link, error: LinkError) -> None:
         """The shard cannot be reached: end what was under way there."""
         log.warning("shard.lost", shard=self.shard, error=str(error))
-        self.link_writable(link)
         self.link = self.session = None
+        self.link_writable(link)
         requests, self.requests = self.requests, {}
         for requester in requests.values():
             requester.refused(unavailable("ERROR: The shard that worked on this request is gone."))
-        connections, self.connections = self.connections, {}
-        unsettled, self.unsettled = self.unsettled, set()
-        for connection in connections.values():
-            self._orphaned(connection, link, unsettled)
+        self.holder.lost(link.session, self.unsettled)
+        self.unsettled.clear()
         self._changed()
-
-    def _orphaned(self, connection: Connection, link: Link, unsettled: set[int]) -> None:
-        """Decide what becomes of a connection whose object cannot be reached.
-
-        All are closed. Those whose frames had all been handled, ``forwarded_seq <=
-        link.session.acked_seq`` and not in *unsettled*, have lost nothing and could be held until
-        their object is back.
-        """
-        self._orphans.take(connection)
-        connection.close_by_gateway(RESTARTED, RESTARTED_TEXT)
 
     # --- from the shard: frames ----------------------------------------------------------------
 
@@ -350,6 +377,9 @@ class Relay:
     def _close(self, record: Record) -> None:
         connection = self.connections.get(record[1])
         if connection is not None:
+            hold = self._holding.holds.get(record[1])
+            if hold is not None:
+                hold.close_sent = True
             connection.close_by_object(record[2], str(record[3]))
 
     def _pause(self, record: Record) -> None:
@@ -363,6 +393,19 @@ class Relay:
             connection = self.connections.get(number)
             if connection is not None:
                 connection.resume(PAUSED_BY_SHARD)
+
+    def _unsettled(self, record: Record) -> None:
+        for number in record[1]:
+            if number in self.connections or number in self._holding.holds:
+                self.unsettled[number] = self.unsettled.get(number, 0) + 1
+
+    def _settled(self, record: Record) -> None:
+        for number in record[1]:
+            count = self.unsettled.get(number, 0) - 1
+            if count > 0:
+                self.unsettled[number] = count
+            else:
+                self.unsettled.pop(number, None)
 
     # --- from the shard: answers ---------------------------------------------------------------
 
@@ -415,6 +458,12 @@ class Orphans:
 
     def producer_congests(self, connection: Connection) -> None:
         """See :class:`gateway.connection.Home`. Nothing is produced here."""
+
+    def keep(self, connection: Connection, kind: int, value: Any) -> None:
+        """See :class:`gateway.connection.Home`. Nobody will ask for it."""
+
+    def auto_answered(self, connection: Connection) -> None:
+        """See :class:`gateway.connection.Home`. There is nobody to tell."""
 
     def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
         """See :class:`gateway.connection.Home`. There is nobody to tell."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import structlog
 
@@ -17,9 +18,13 @@ from common.link.transport import Transport
 from common.membership import Membership
 from gateway.connection import LOST_CODE, LOST_TEXT
 from gateway.context import Context
+from gateway.lobby import Lobby
 from gateway.relay import Relay
 
 log = structlog.get_logger(__name__)
+
+ALL_LINKED_TIMEOUT_S: Final = 5.0
+"""How long a gateway that starts waits for the last shard when it has the first."""
 
 
 @final
@@ -58,9 +63,11 @@ class Router:
             int(shard): Relay(int(shard), context, self._changed, self.abandon)
             for shard in sorted(membership.shards)
         }
+        self.lobby = Lobby()
         self._up: list[Relay] = []
         self._next = 0
         self._linked = asyncio.Event()
+        self._all_linked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -102,7 +109,10 @@ class Router:
             self._tasks.append(asyncio.create_task(dialler, name=f"link to shard {shard}"))
 
     async def wait_linked(self) -> None:
-        """Until at least one shard can be reached."""
+        """Until every shard can be reached, or one can and the others keep us waiting too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ALL_LINKED_TIMEOUT_S):
+                await self._all_linked.wait()
         await self._linked.wait()
 
     async def close(self) -> None:
@@ -146,5 +156,8 @@ class Router:
         self._up = [relay for relay in self._relays.values() if relay.is_up]
         if self._up:
             self._linked.set()
+            self.lobby.open()
         else:
             self._linked.clear()
+        if len(self._up) == len(self._relays):
+            self._all_linked.set()

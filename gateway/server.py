@@ -15,6 +15,7 @@ import structlog
 from common.admin import Health
 from common.clock import Clock, SystemClock
 from common.errors import ConfigError
+from common.heap import give_back_freed_memory
 from common.link.transport import Transport
 from common.link.unix import UnixTransport
 from common.membership import FixedMembership, Membership
@@ -23,7 +24,6 @@ from common.settings import Settings
 from gateway.connection import Connection
 from gateway.context import Context
 from gateway.deadlines import TICK_S
-from gateway.heap import give_back_freed_memory
 from gateway.http import HttpConnection
 from gateway.router import Router
 

@@ -25,9 +25,11 @@ from common.link.records import (
     FRAMES,
     REQUEST,
     RESPONSE,
+    SERVING,
     Record,
 )
 from common.link.session import Hello
+from common.link.transport import Transport
 from common.metrics import Metrics
 from common.settings import Settings
 from gateway.masking import apply_mask
@@ -39,14 +41,20 @@ PATIENCE_S = 5.0
 CLOSE_REASON = "Durable Object is closing WebSocket"
 
 
-def frame(payload: bytes | str, opcode: int | None = None, *, first: int = 0, key: bytes = b"\1\2\3\4") -> bytes:
+def frame(
+    payload: bytes | str,
+    opcode: int | None = None,
+    *,
+    first: int | None = None,
+    key: bytes = b"\1\2\3\4",
+) -> bytes:
     """A client's frame. *first* overrides the first byte."""
     if isinstance(payload, str):
         payload, opcode = payload.encode(), 1 if opcode is None else opcode
     data = bytearray(payload)
     apply_mask(key, data)
     size = len(data)
-    byte = first or 0x80 | (2 if opcode is None else opcode)
+    byte = 0x80 | (2 if opcode is None else opcode) if first is None else first
     if size < 126:
         head = bytes((byte, 0x80 | size))
     elif size < 65536:
@@ -205,12 +213,13 @@ class FakeShard:
         self.sockets: dict[int, int] = {}  # connection id -> socket id
         self.count = 0
         self.answers_close = True
+        self.credits_bodies = True
         self.on_request: Callable[[Record], None] = self.serve
         self.on_message: Callable[[int, Any], None] = self.answer_count
         self._next_socket = 100
         self._news = asyncio.Event()
 
-    async def listen(self, network: MemoryNetwork, **limits: int) -> Any:
+    async def listen(self, network: Transport, **limits: int) -> Any:
         hello = Hello(
             role="shard",
             index=self.index,
@@ -258,27 +267,33 @@ class FakeShard:
     def accept(self, request_id: int, headers: list[list[str]] | None = None) -> int:
         self._next_socket += 1
         self.count += 1
-        self.respond(
-            request_id, 101, headers or [], socket=[self.index, self._next_socket, 1]
-        )
+        self.respond(request_id, 101, headers or [], socket=[self.index, self._next_socket, 1])
         return self._next_socket
 
     def answer_count(self, connection: int, payload: Any) -> None:
         assert self.link is not None
-        self.link.unicast(connection, f"[Durable Object] currentlyConnectedWebSockets: {self.count}")
+        self.link.unicast(
+            connection, f"[Durable Object] currentlyConnectedWebSockets: {self.count}"
+        )
 
     def send(self, record: Record, size: int = 0) -> None:
         assert self.link is not None
         self.link.send(record, size)
+
+    def urgent(self, record: Record) -> None:
+        assert self.link is not None
+        self.link.urgent(record)
 
     # --- LinkHandler ---------------------------------------------------------------------------
 
     def link_up(self, link: Link, peer: Hello) -> None:
         assert peer.role == "gateway"
         self.link = link
+        link.send([SERVING])
         self._news.set()
 
     def link_records(self, link: Link, records: list[Record]) -> None:
+        self.link = link  # answers go to whoever asks
         for record in records:
             if record[0] == BLOB_FRAME:
                 record[2] = bytes(record[2])
@@ -301,9 +316,10 @@ class FakeShard:
         elif kind == CLOSED:
             self.count -= 1
             if self.answers_close:
-                code = record[2] if record[2] not in (1005, 1006) else None
-                self.send([CLOSE, record[1], code, CLOSE_REASON if code else ""])
-        elif kind == BODY:
+                code = record[2] if record[2] != 1005 else None
+                reason = CLOSE_REASON if code not in (None, 1006) else ""
+                self.send([CLOSE, record[1], code, reason])
+        elif kind == BODY and self.credits_bodies:
             self.link.urgent([BODY_CREDIT, record[1], len(record[2])])  # type: ignore[union-attr]
 
     def link_writable(self, link: Link) -> None:
@@ -381,13 +397,19 @@ class World:
 
     def connect(self) -> RawClient:
         client = RawClient()
-        connect(self.gateway.client(), client, peername=("192.0.2.1", 4711), sockname=("127.0.0.1", 8787))
+        connect(
+            self.gateway.client(),
+            client,
+            peername=("192.0.2.1", 4711),
+            sockname=("127.0.0.1", 8787),
+        )
         self.clients.append(client)
         return client
 
     async def upgraded(self) -> RawClient:
         client = self.connect()
         await client.upgrade()
+        await settle()
         return client
 
     async def pass_time(self, seconds: float) -> None:
