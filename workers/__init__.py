@@ -7,6 +7,7 @@ camelCase also answers to its snake_case form.
 
 from __future__ import annotations
 
+from workers.attachment import Attachments as _Attachments  # noqa: F401 - sockets use it
 from workers.auto_response import WebSocketRequestResponsePair
 from workers.blob import Blob, BlobEnding, BlobValue, File
 from workers.context import DurableObjectState, ExecutionContext
@@ -29,8 +30,9 @@ from workers.options import Body, Context, FetchKwargs, JSBody, RequestInitCfPro
 from workers.request import Request
 from workers.response import FetchResponse, Response
 from workers.rpc import RpcPromise, RpcStub, RpcTarget
+from workers.search_params import URLSearchParams
 from workers.streams import ReadableStream
-from workers.url import URL, URLSearchParams
+from workers.url import URL
 from workers.websocket import WebSocket, WebSocketPair
 
 __all__ = [

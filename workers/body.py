@@ -11,11 +11,12 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from workers.blob import Blob
+from workers.events import Bytes
 from workers.exceptions import BodyUsedError
 from workers.forms import FormData, encode_form, encode_params, parse_form
 from workers.headers import Headers
+from workers.search_params import URLSearchParams
 from workers.streams import ReadableStream
-from workers.url import URLSearchParams
 
 _Bytes: TypeAlias = bytes
 Source: TypeAlias = bytes | ReadableStream | None
@@ -70,7 +71,10 @@ def extract(body: object, kind: str) -> tuple[Source, str | None]:
         return encode_params(body)
     if isinstance(body, AsyncIterable):
         return ReadableStream(cast("AsyncIterable[bytes]", body)), None
-    raise TypeError(f"Unsupported type in {kind}: {type(body).__name__}")
+    what = type(body).__name__
+    if hasattr(body, "__await__"):
+        what += f": it was not awaited: {body!r}"
+    raise TypeError(f"Unsupported type in {kind}: {what}")
 
 
 class Message:
@@ -122,13 +126,13 @@ class Message:
         """
         return await self._read()
 
-    async def buffer(self) -> _Bytes:
-        """Return the body, as :meth:`bytes` does."""
-        return await self._read()
+    async def buffer(self) -> Bytes:
+        """Return the body, as :meth:`bytes` does; it also answers as an ArrayBuffer of Pyodide."""
+        return Bytes(await self._read())
 
-    async def arrayBuffer(self) -> _Bytes:
-        """Return the body, as :meth:`bytes` does."""
-        return await self._read()
+    async def arrayBuffer(self) -> Bytes:
+        """Return the body, as :meth:`buffer` does."""
+        return Bytes(await self._read())
 
     async def blob(self) -> Blob:
         """Return the body with its Content-Type.

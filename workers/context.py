@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from workers.host import ExecutionHost, StateHost
+    from workers.storage import DurableObjectStorage
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class ExecutionContext:
 
     @property
     def exports(self) -> Mapping[str, Any]:
-        """Loopback bindings by the names of the classes the app exports."""
+        """Always empty: loopback bindings of exported classes do not exist here yet."""
         return self._host.exports
 
     def waitUntil(self, awaitable: object) -> None:
@@ -82,7 +83,7 @@ class DurableObjectState:
         return DurableObjectId(self._host.object_id)
 
     @property
-    def storage(self) -> Any:
+    def storage(self) -> DurableObjectStorage:
         """The object's own durable storage.
 
         Source: https://developers.cloudflare.com/durable-objects/api/sqlite-storage-api/
@@ -96,7 +97,7 @@ class DurableObjectState:
 
     @property
     def exports(self) -> Mapping[str, Any]:
-        """Loopback bindings by the names of the classes the app exports."""
+        """Always empty: loopback bindings of exported classes do not exist here yet."""
         return self._host.exports
 
     @property
@@ -159,7 +160,8 @@ class DurableObjectState:
 
         Args:
             reason: text or exception for the callers.
-            options: ``{"retryAlarm": False}`` inside ``alarm()`` drops the alarm.
+            options: ``{"retryAlarm": False}`` inside ``alarm()`` drops the alarm; without effect as
+                long as alarms do not ring.
             retryAlarm: the same as a keyword.
 
         Raises:

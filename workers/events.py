@@ -25,7 +25,7 @@ class Bytes(bytes):
         return bytes(self)
 
     @property
-    def byteLength(self) -> int:  # noqa: N802 - ArrayBuffer's name
+    def byteLength(self) -> int:
         """Number of bytes."""
         return len(self)
 
@@ -45,7 +45,7 @@ class Event:
         self.target = target
 
     @property
-    def currentTarget(self) -> WebSocket:  # noqa: N802 - the DOM's name
+    def currentTarget(self) -> WebSocket:
         """The same as :attr:`target`: these events do not bubble."""
         return self.target
 

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from workers.blob import Blob, File
-from workers.url import URLSearchParams
+from workers.search_params import URLSearchParams
 
 FormDataValue: TypeAlias = str | Blob
 

@@ -8,6 +8,8 @@ A handler is called *relaxed*: surplus positional arguments are dropped, so that
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -50,3 +52,24 @@ def arity(cls: type[Any], name: str) -> int | None:
     # Seen from the class, a plain function still has its self.
     bound = isinstance(attribute, staticmethod | classmethod)
     return count if bound else max(count - 1, 0)
+
+
+def bound_handler(instance: Any, name: str, count: int) -> Callable[..., Any] | None:
+    """Return handler ``name`` of ``instance``, to be called with exactly ``count`` arguments.
+
+    ``None`` if its class has no such handler, under that name or in its snake_case form.
+    """
+    kind: Any = type(instance)
+    for spelt in (name, _snake_case(name)):
+        taken = arity(kind, spelt)
+        if taken is not None:
+            method: Callable[..., Any] = getattr(instance, spelt)
+            if taken >= count:
+                return method
+            return lambda *args: method(*args[:taken])
+    return None
+
+
+@lru_cache
+def _snake_case(name: str) -> str:
+    return re.sub("([A-Z])", lambda match: "_" + match[1].lower(), name)

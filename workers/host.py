@@ -7,6 +7,7 @@ below, which the ``shard`` package implements (and tests fake).
 
     Host            one for each activation and each entry-point request; found by current_host()
     StateHost       behind a DurableObjectState: one activation
+    StorageHost     behind ctx.storage (with KeyValueHost, SqlHost, TransactionHost, RowSource)
     ExecutionHost   behind an ExecutionContext: one entry-point request
     NamespaceHost   behind a DurableObjectNamespace: one binding
     StubChannel     behind a stub: one ordered stream of calls to one object
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
     from common.ids import IdFactory, ObjectId
     from workers.auto_response import WebSocketRequestResponsePair
+    from workers.convert import JsDict
     from workers.env import Env
+    from workers.key_range import KeyRange
     from workers.request import Request
     from workers.response import Response
+    from workers.storage import DurableObjectStorage
     from workers.websocket import SocketHost, WebSocket
 
 T = TypeVar("T")
@@ -117,7 +121,7 @@ class StateHost(ExecutionHost, Protocol):
         """The id, with the name whenever any caller has ever used one."""
 
     @property
-    def storage(self) -> Any:
+    def storage(self) -> DurableObjectStorage:
         """``ctx.storage``."""
 
     def block_concurrency_while(
@@ -148,6 +152,133 @@ class StateHost(ExecutionHost, Protocol):
 
     def get_event_timeout_ms(self) -> int | None:
         """Return the limit that is set."""
+
+
+class KeyValueHost(Protocol):
+    """The key-value data and the alarm of one object. Keys are valid Unicode.
+
+    Every method does its work before it returns.
+    """
+
+    def get(self, key: str) -> Any:
+        """Return the value, or ``None``."""
+
+    def get_many(self, keys: Sequence[str]) -> JsDict:
+        """Return those that exist, in the order of the keys."""
+
+    def put(self, entries: Sequence[tuple[str, Any]], *, unconfirmed: bool) -> None:
+        """Store values; with ``unconfirmed``, outputs do not wait for them.
+
+        Raises:
+            DataCloneError: one cannot be stored; then none is.
+        """
+
+    def delete(self, keys: Sequence[str], *, unconfirmed: bool) -> int:
+        """Delete keys; return how many existed."""
+
+    def list(self, key_range: KeyRange) -> JsDict:
+        """Return the keys of the range and their values, in its order."""
+
+    def first(self, key_range: KeyRange) -> tuple[str, Any] | None:
+        """Return the first key of the range in its order, whatever its limit, and its value."""
+
+    def get_alarm(self) -> int | None:
+        """Return when the alarm is due, in milliseconds since 1970."""
+
+    def set_alarm(self, due_ms: int | None, *, unconfirmed: bool) -> None:
+        """Set the alarm; ``None`` removes it.
+
+        Raises:
+            TypeError: the object's class has no ``alarm()``.
+        """
+
+
+class RowSource(Protocol):
+    """The rows of a statement."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns; empty for a statement without a result."""
+
+    @property
+    def rows_read(self) -> int:
+        """How many rows have been read."""
+
+    @property
+    def rows_written(self) -> int:
+        """How many rows and index entries have been written."""
+
+    def fetch(self) -> tuple[Any, ...] | None:
+        """Return the next row; ``None`` after the last."""
+
+
+class SqlHost(Protocol):
+    """The SQL database of one object."""
+
+    def exec(self, query: str, bindings: tuple[Any, ...]) -> RowSource:
+        """Run all statements of ``query``; the rows are those of the last.
+
+        Raises:
+            JsException: SQLite refuses it, or it is not for objects.
+            TypeError: a binding of a type that SQL has not.
+        """
+
+    @property
+    def database_size(self) -> int:
+        """Bytes of the pages in use."""
+
+
+class TransactionHost(KeyValueHost, Protocol):
+    """One ``transaction()`` under way."""
+
+    @property
+    def ended(self) -> bool:
+        """It has been committed or undone; nothing more can be done through it."""
+
+    @property
+    def rolled_back(self) -> bool:
+        """:meth:`rollback` has been called."""
+
+    def rollback(self) -> None:
+        """Undo it: what it has written and will write. No effect a second time.
+
+        Raises:
+            JsException: a transaction inside it is still running.
+        """
+
+
+class StorageHost(KeyValueHost, SqlHost, Protocol):
+    """Behind ``ctx.storage``: one activation's storage."""
+
+    def delete_all(self) -> None:
+        """Delete keys, tables and the alarm.
+
+        Raises:
+            JsException: a transaction is under way.
+        """
+
+    def transaction(self, closure: Callable[[TransactionHost], Any]) -> Awaitable[Any]:
+        """Run ``closure`` as a transaction, while no other event of the object runs."""
+
+    def transaction_sync(self, callback: Callable[[], T]) -> T:
+        """Run ``callback`` as a transaction; undo it and raise if it raises."""
+
+    def sync(self) -> Awaitable[None]:
+        """Wait until all earlier writes are durable."""
+
+    def bookmark(self, at_ms: int | None) -> Awaitable[str]:
+        """Return a bookmark of the state at that time, or now.
+
+        Raises:
+            JsException: not available.
+        """
+
+    def restore(self, bookmark: str) -> Awaitable[str]:
+        """Go back to ``bookmark`` when the object is next constructed.
+
+        Raises:
+            JsException: not available.
+        """
 
 
 class StubChannel(Protocol):

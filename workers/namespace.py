@@ -129,7 +129,7 @@ class DurableObjectStub:
         """
         if type(resource) is not Request or options:
             resource = Request(resource, **options)
-        return RpcPromise(self._channel.fetch(resource), "fetch()")
+        return RpcPromise(self._channel.fetch(resource), "fetch")
 
     def connect(self, *_args: object, **_options: object) -> NoReturn:
         """Raw sockets to objects do not exist here.

@@ -97,11 +97,11 @@ class RpcPromise(Coroutine[Any, Any, Any]):
     its result is dropped. Using a promise as if it were the result is a ``TypeError`` that says so.
     """
 
-    __slots__ = ("_awaitable", "_call", "_steps")
+    __slots__ = ("_awaitable", "_method", "_steps")
 
-    def __init__(self, awaitable: Awaitable[Any], call: str) -> None:
+    def __init__(self, awaitable: Awaitable[Any], method: str) -> None:
         self._awaitable = awaitable
-        self._call = call
+        self._method = method
         self._steps: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -127,7 +127,7 @@ class RpcPromise(Coroutine[Any, Any, Any]):
             self._steps.close()
 
     def _not_awaited(self, *_: object) -> NoReturn:
-        raise TypeError(f"{self._call} was not awaited: write `await stub.{self._call}`")
+        raise TypeError(f"{self._method}() was not awaited: write `await stub.{self._method}()`")
 
     __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = _not_awaited
     __int__ = __float__ = __lt__ = __le__ = __gt__ = __ge__ = _not_awaited
@@ -137,11 +137,11 @@ class RpcPromise(Coroutine[Any, Any, Any]):
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         raise AttributeError(
-            f"{self._call} was not awaited: write `(await stub.{self._call}).{name}`"
+            f"{self._method}() was not awaited: write `(await stub.{self._method}()).{name}`"
         )
 
     def __repr__(self) -> str:
-        return f"<RpcPromise of {self._call}: not awaited yet>"
+        return f"<RpcPromise of {self._method}(): not awaited yet>"
 
 
 class RpcStub:
@@ -165,7 +165,7 @@ class RpcStub:
         Raises:
             DataCloneError: an argument cannot be sent.
         """
-        return RpcPromise(self._channel.call(None, args, kwargs), "function()")
+        return RpcPromise(self._channel.call(None, args, kwargs), "function")
 
     def __getattr__(self, name: str) -> StubMethod:
         if name == "then" or (name.startswith("__") and name.endswith("__")):
@@ -205,7 +205,7 @@ class StubMethod:
         Raises:
             DataCloneError: an argument cannot be sent.
         """
-        return RpcPromise(self._channel.call(self._name, args, kwargs), self._name + "()")
+        return RpcPromise(self._channel.call(self._name, args, kwargs), self._name)
 
     def __await__(self) -> NoReturn:
         raise TypeError(f"{self._name} was not called: write `await stub.{self._name}()`")

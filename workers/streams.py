@@ -6,10 +6,12 @@ slows the producer down. https://developers.cloudflare.com/workers/runtime-apis/
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
+from workers.events import Bytes
 from workers.exceptions import BodyUsedError
 
 MAX_TEE_BYTES: Final = 128 * 1024 * 1024
@@ -20,13 +22,13 @@ class ReadResult:
     """What a reader's ``read()`` gives.
 
     Attributes:
-        value: the next piece, ``None`` at the end.
+        value: the next piece (bytes that also answer as Pyodide's Uint8Array), ``None`` at the end.
         done: the stream has ended.
     """
 
     __slots__ = ("done", "value")
 
-    def __init__(self, value: bytes | None, done: bool) -> None:
+    def __init__(self, value: Bytes | None, done: bool) -> None:
         self.value = value
         self.done = done
 
@@ -96,8 +98,16 @@ class ReadableStream:
         """Whether anything was read from it, or it was cancelled."""
         return self._used
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Bytes]:
         """Iterate over the remaining chunks.
+
+        Raises:
+            BodyUsedError: a reader holds the stream.
+        """
+        return _AppChunks(self.chunks())
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The same as plain ``bytes``, which nobody has to copy: for a host that sends them on.
 
         Raises:
             BodyUsedError: a reader holds the stream.
@@ -201,6 +211,29 @@ class _Chunks:
             raise StopAsyncIteration
         return chunk
 
+    async def aclose(self) -> None:
+        """Give up before the end: the producer is told, and closed."""
+        await self._stream.cancel()
+
+
+class _AppChunks:
+    """Chunks for the app, which may ask them what it would ask a Uint8Array of Pyodide."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, chunks: Any) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> _AppChunks:
+        return self
+
+    async def __anext__(self) -> Bytes:
+        return Bytes(await self._chunks.__anext__())
+
+    async def aclose(self) -> None:
+        """Give up before the end: the producer is told, and closed."""
+        await self._chunks.aclose()
+
 
 class ReadableStreamDefaultReader:
     """Reads a stream that is locked to it.
@@ -225,7 +258,7 @@ class ReadableStreamDefaultReader:
             TypeError: the lock was released.
         """
         chunk = await self._held()._pull()
-        return ReadResult(chunk, chunk is None)
+        return ReadResult(None if chunk is None else Bytes(chunk), chunk is None)
 
     async def cancel(self, reason: object = None) -> None:
         """See :meth:`ReadableStream.cancel`."""
@@ -301,31 +334,43 @@ class _Tee:
     def __init__(self, reader: ReadableStreamDefaultReader) -> None:
         self._reader = reader
         self._queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
-        self._ahead_bytes = [0, 0]
-        self._pulling: Awaitable[None] | None = None
+        self._waiting_bytes = [0, 0]
+        self._reading = asyncio.Lock()
         self._ended = False
+        self._left = [False, False]
 
     async def half(self, index: int) -> AsyncIterator[bytes]:
-        mine = self._queues[index]
-        while True:
-            while mine:
-                chunk = mine.popleft()
-                self._ahead_bytes[index] -= len(chunk)
-                yield chunk
-            if self._ended:
-                return
-            result = await self._reader.read()
-            if result.value is None:
-                self._ended = True
-                continue
-            for queue in self._queues:
-                queue.append(result.value)
-            self._ahead_bytes[0] += len(result.value)
-            self._ahead_bytes[1] += len(result.value)
-            if max(self._ahead_bytes) > MAX_TEE_BYTES:
-                raise BufferError(
-                    f"tee(): one half is more than {MAX_TEE_BYTES} bytes ahead of the other"
-                )
+        queue = self._queues[index]
+        try:
+            while True:
+                while queue:
+                    chunk = queue.popleft()
+                    self._waiting_bytes[index] -= len(chunk)
+                    yield chunk
+                if self._ended:
+                    return
+                async with self._reading:
+                    if not queue and not self._ended:
+                        await self._read()
+        finally:
+            self._left[index] = True
+            queue.clear()
+            if all(self._left):
+                await self._reader.cancel()
+
+    async def _read(self) -> None:
+        chunk = (await self._reader.read()).value
+        if chunk is None:
+            self._ended = True
+            return
+        for index, queue in enumerate(self._queues):
+            if not self._left[index]:
+                queue.append(chunk)
+                self._waiting_bytes[index] += len(chunk)
+        if max(self._waiting_bytes) > max(MAX_TEE_BYTES, len(chunk)):
+            raise BufferError(
+                f"tee(): one half is more than {MAX_TEE_BYTES} bytes ahead of the other"
+            )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

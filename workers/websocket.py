@@ -2,10 +2,10 @@
 
 https://developers.cloudflare.com/workers/runtime-apis/websockets/
 
-A socket does no I/O. What the app sends goes to its *port* (a connection held by a gateway, the other end
-of the pair, …) and what arrives is handed in by the host through :meth:`WebSocket.arrived` and
-:meth:`WebSocket.closed_by_peer`. Which listeners then run, and when, the host decides: it knows
-the object's gates.
+A socket does no I/O. What the app sends goes to its *port* (a connection held by a gateway, the
+other end of the pair, …) and what arrives is handed in by the host through
+:meth:`WebSocket.arrived` and :meth:`WebSocket.closed_by_peer`. Which listeners then run, and when,
+the host decides: it knows the object's gates.
 
 ::
 
@@ -17,12 +17,14 @@ the object's gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Final, Protocol, cast
 
-from workers.events import Bytes, CloseEvent, ErrorEvent, Event, MessageEvent
-from workers.exceptions import InvalidAccessError
+from workers.events import Bytes, CloseEvent, Event, MessageEvent
+from workers.exceptions import InvalidAccessError, JsException
 from workers.host import current_host
+from workers.message_stream import MessageStream
+from workers.socket_url import socket_url, subprotocols
 
 CONNECTING: Final = 0
 OPEN: Final = 1
@@ -37,6 +39,9 @@ MAX_REASON_BYTES: Final = 123
 """A control frame carries 125 bytes, two of which are the code (RFC 6455 §5.5.1)."""
 MAX_FRESH_INBOX_BYTES: Final = 1 << 20
 """Messages kept for a socket that has not been accepted yet; beyond that it is closed."""
+
+MAX_UNSENT_BYTES: Final = 16 << 20
+"""What may be sent to a socket whose other end nobody has yet; beyond that it is closed."""
 
 NO_STATUS: Final = 1005
 LOST: Final = 1006
@@ -57,6 +62,23 @@ class SocketPort(Protocol):
         """Have the listeners of *event* run under the gates of the socket's owner."""
 
 
+class HeldPort(SocketPort, Protocol):
+    """The port of a hibernatable socket; the host implements it."""
+
+    def attached(self, data: bytes | None) -> None:
+        """The app has given the socket another attachment, serialized."""
+
+
+class AttachmentCodec(Protocol):
+    """Attachments as bytes; :mod:`workers.attachment` implements it."""
+
+    def write(self, value: Any) -> bytes | None:
+        """*value* as bytes."""
+
+    def read(self, data: bytes | None) -> Any:
+        """A fresh copy of what was written."""
+
+
 class SocketHost(Protocol):
     """Whose code uses a socket, and who therefore runs its listeners; the host implements it."""
 
@@ -64,16 +86,43 @@ class SocketHost(Protocol):
         """The app called :meth:`WebSocket.accept`: kept messages may be delivered."""
 
 
+class OutputGate(Protocol):
+    """Keeps what an object sends until what it may reveal is durable."""
+
+    held: bool
+    """What is sent now has to go through :meth:`push`."""
+
+    def push(
+        self,
+        release: Callable[[], None],
+        drop: Callable[[BaseException], None] | None = None,
+        size: int = 0,
+    ) -> None:
+        """Call *release* once it may leave, or *drop* if it never will; *size* is in bytes."""
+
+
+def outputs_of(host: object) -> OutputGate | None:
+    """The output gate of a host; ``None`` as long as it has written nothing, or never does."""
+    return getattr(host, "outputs", None)
+
+
 class _Waiting:
     """The port of a socket whose other end is not there yet: keeps everything, in order."""
 
-    __slots__ = ("kept",)
+    __slots__ = ("kept", "kept_bytes")
 
     def __init__(self) -> None:
         self.kept: list[tuple[int | None, str] | str | bytes] = []
+        self.kept_bytes = 0
 
     def send(self, message: str | bytes) -> None:
-        self.kept.append(message)
+        if self.kept_bytes > MAX_UNSENT_BYTES:
+            return
+        self.kept_bytes += len(message) + _KEPT_EVENT_BYTES
+        if self.kept_bytes > MAX_UNSENT_BYTES:
+            self.kept = [(1013, "Too much was sent before the connection was established.")]
+        else:
+            self.kept.append(message)
 
     def close(self, code: int | None, reason: str) -> None:
         self.kept.append((code, reason))
@@ -83,7 +132,18 @@ class _Waiting:
 
 
 class WebSocket:
-    """One end of a WebSocket.
+    """One end of a WebSocket: of a pair, or (with *url*) an outgoing connection.
+
+    An outgoing one connects at once; its events ``open``, ``message``, ``error`` and ``close`` tell
+    how. ``async for message in ws`` gives the messages of either kind.
+
+    Args:
+        url: where to connect: ``ws:`` or ``wss:`` (``http:`` and ``https:`` mean the same).
+        protocols: the subprotocol to offer, or several.
+
+    Raises:
+        SyntaxError: *url* or *protocols* is not valid.
+        RuntimeError: an outgoing one is made outside a running app.
 
     Attributes:
         url: of an outgoing socket, else ``None``.
@@ -97,10 +157,16 @@ class WebSocket:
     CLOSING = CLOSING
     CLOSED = CLOSED
 
+    # Set by workers.attachment: what can be attached knows sockets, so it cannot be imported here.
+    attachments: ClassVar[AttachmentCodec]
+
     __slots__ = (
         "__weakref__",
         "_close_received",
         "_close_sent",
+        "_close_told",
+        "_connecting",
+        "_direct_send",
         "_inbox",
         "_inbox_bytes",
         "_listeners",
@@ -111,6 +177,7 @@ class WebSocket:
         "_peer_code",
         "_port",
         "_port_send",
+        "_stream",
         "_taken",
         "attachment",
         "binaryType",
@@ -121,15 +188,19 @@ class WebSocket:
         "url",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, url: object = None, protocols: str | Iterable[str] | None = None) -> None:
         self._mode = FRESH
         self._port: SocketPort = _Waiting()
-        self._port_send: Callable[[str | bytes], None] = self._port.send
+        self._direct_send: Callable[[str | bytes], None] = self._port.send
+        self._port_send: Callable[[str | bytes], None] = self._direct_send
         self._other: WebSocket | None = None
         self._taken = False
         self._close_sent = False
         self._close_received = False
+        self._close_told = False
+        self._connecting = False
         self._lost = False
+        self._stream: MessageStream | None = None
         self._peer_code: int | None = None
         self._message_listeners: tuple[Listener, ...] = ()
         self._listeners: dict[str, tuple[Listener, ...]] | None = None
@@ -142,6 +213,21 @@ class WebSocket:
         self.protocol = ""
         self.extensions = ""
         self.binaryType = "arraybuffer"
+        if url is not None:
+            self._dial(url, protocols)
+
+    @classmethod
+    def new(cls, url: object, protocols: str | Iterable[str] | None = None) -> WebSocket:
+        """The same as calling the class, as Pyodide spells JavaScript's ``new``."""
+        return cls(url, protocols)
+
+    def _dial(self, url: object, protocols: str | Iterable[str] | None) -> None:
+        self.url = socket_url(url)
+        offered = subprotocols(protocols)
+        host = current_host()
+        self.host = host.socket_host()
+        self._connecting = True
+        host.open_socket(self, self.url, offered)
 
     # --- the app's side ------------------------------------------------------------------------
 
@@ -151,7 +237,7 @@ class WebSocket:
         Raises:
             TypeError: the socket is hibernatable, or its other end was accepted or returned here.
         """
-        if self._mode == REGULAR:
+        if self._mode == REGULAR or self._connecting:
             return
         if self._mode == HELD:
             raise TypeError("Can't accept() WebSocket after enabling hibernation.")
@@ -169,6 +255,7 @@ class WebSocket:
 
         Raises:
             TypeError: not accepted yet, closed by this end, or neither text nor bytes.
+            JsException: an outgoing socket that is not open yet (``InvalidStateError``).
         """
         if type(message) is str:
             # A lone surrogate has no UTF-8 form: WHATWG puts U+FFFD (RFC 6455 §8.1).
@@ -196,7 +283,7 @@ class WebSocket:
             SyntaxError: a longer reason.
             TypeError: not accepted yet.
         """
-        if self._mode == FRESH:
+        if self._mode == FRESH and not self._connecting:
             raise TypeError(_NOT_ACCEPTED)
         text = "" if reason is None else _scalar_values(str(reason))
         if code is not None:
@@ -217,7 +304,34 @@ class WebSocket:
             return
         self._close_sent = True
         if not self._lost:
-            self._port.close(code, text)
+            gate = outputs_of(self.host)
+            if gate is not None and gate.held:
+                gate.push(lambda: self._port.close(code, text))
+            else:
+                self._port.close(code, text)
+
+    def serializeAttachment(self, value: object) -> None:
+        """Attach *value* to the socket; a hibernatable one keeps it when its object sleeps.
+
+        Args:
+            value: what can be stored, at most 16,384 bytes serialized; it is copied.
+
+        Raises:
+            DataCloneError: it cannot be serialized; the old attachment stays.
+            JsException: it is too large; the old attachment stays.
+
+        Source: https://developers.cloudflare.com/durable-objects/api/websockets/#serializeattachment
+        """
+        self.attachment = data = self.attachments.write(value)
+        if self._mode == HELD:
+            cast("HeldPort", self._port).attached(data)
+
+    def deserializeAttachment(self) -> Any:
+        """Return a fresh copy of the attachment; ``None`` if there is none.
+
+        Source: https://developers.cloudflare.com/durable-objects/api/websockets/#deserializeattachment
+        """
+        return self.attachments.read(self.attachment)
 
     def addEventListener(self, type: str, listener: Listener, options: object = None) -> None:
         """Call *listener*, a function or coroutine function, with each event of that type.
@@ -253,13 +367,13 @@ class WebSocket:
             self._message_listeners = listeners
 
     def _on(self, type: str) -> Listener | None:
-        for listener in self.listeners(type):
+        for listener in (self._listeners or {}).get(type, ()):
             if isinstance(listener, _Property):
                 return listener.function
         return None
 
     def _set_on(self, type: str, function: Listener | None) -> None:
-        for listener in self.listeners(type):
+        for listener in (self._listeners or {}).get(type, ()):
             if isinstance(listener, _Property):
                 self.removeEventListener(type, listener)
         if function is not None:
@@ -308,8 +422,26 @@ class WebSocket:
             return CLOSED
         if self._close_sent or self._close_received:
             return CLOSING
-        return OPEN
+        return CONNECTING if self._connecting else OPEN
 
+    def __aiter__(self) -> MessageStream:
+        """The messages from now on, ``str`` or ``bytes``; ends when the socket closes.
+
+        Accepts the socket if that has not been done. Begin in the same step in which you accept it
+        or open it: messages that come before are for its listeners only.
+
+        Raises:
+            TypeError: it is hibernatable, or was returned in a response.
+        """
+        if self._mode == HELD:
+            raise TypeError("a hibernatable WebSocket's messages go to webSocketMessage()")
+        if self._stream is None:
+            self._stream = MessageStream(self, closed=self._close_told)
+            self.accept()
+        return self._stream
+
+    serialize_attachment = serializeAttachment
+    deserialize_attachment = deserializeAttachment
     add_event_listener = addEventListener
     remove_event_listener = removeEventListener
     ready_state = readyState
@@ -351,7 +483,12 @@ class WebSocket:
         return self._close_received or self._lost
 
     def listeners(self, type: str) -> tuple[Listener, ...]:
-        """The listeners for events of that type, in the order they were added."""
+        """The listeners for events of that type, in the order they were added.
+
+        The host asks once for each event, to run them.
+        """
+        if type == "close":
+            self._close_told = True
         return () if self._listeners is None else self._listeners.get(type, ())
 
     def take(self) -> WebSocket:
@@ -372,10 +509,23 @@ class WebSocket:
         self._mode = HELD
         self.tags = tags
 
+    def wake(self, port: SocketPort, attachment: bytes | None, *, close_sent: bool) -> None:
+        """Make this new object stand for a held socket that was accepted in an earlier life."""
+        self._port = port
+        self.divert(port.send)
+        self.attachment = attachment
+        self._close_sent = close_sent
+
+    def opened(self, protocol: str) -> None:
+        """The connection of an outgoing socket is made; *protocol* was chosen, or is ``""``."""
+        self._connecting = False
+        self._mode = REGULAR
+        self.protocol = protocol
+
     def connect(self, port: SocketPort) -> None:
         """Let *port* carry what this end sends, beginning with what it has sent so far."""
         waiting, self._port = self._port, port
-        self._port_send = port.send
+        self.divert(port.send)
         if isinstance(waiting, _Waiting):
             for item in waiting.kept:
                 if type(item) is tuple:
@@ -428,21 +578,41 @@ class WebSocket:
 
     def divert(self, send: Callable[[str | bytes], None]) -> None:
         """Let *send* stand in for its port's ``send``: one call less for each message."""
-        self._port_send = send
+        self._direct_send = send
+        self._port_send = send if outputs_of(self.host) is None else self._gated_send
+
+    def gate_sends(self) -> None:
+        """Its host has an output gate from now on: what is sent goes through that."""
+        self._port_send = self._gated_send
+
+    def _gated_send(self, message: str | bytes) -> None:
+        gate = outputs_of(self.host)
+        if gate is not None and gate.held:
+            gate.push(lambda: self._direct_send(message), None, len(message))
+        else:
+            self._direct_send(message)
 
     def _keep(self, event: Event, size: int) -> None:
-        self._inbox_bytes += size
-        if self._inbox_bytes > MAX_FRESH_INBOX_BYTES:
-            self._inbox = []
+        is_message = type(event) is MessageEvent
+        if is_message and self._lost:
+            return
+        self._inbox_bytes += size + _KEPT_EVENT_BYTES
+        if self._inbox and is_message and self._inbox_bytes > MAX_FRESH_INBOX_BYTES:
+            self._inbox = [CloseEvent(LOST, _NOT_ACCEPTED_IN_TIME, False, self)]
             self._lost = True
-            self._port.close(1013, "nobody accepted this socket")
+            self._port.close(1013, _NOT_ACCEPTED_IN_TIME)
             return
         if self._inbox is None:
             self._inbox = []
         self._inbox.append(event)
 
     def _refuse_send(self) -> None:
-        if self._mode == FRESH:
+        if self._connecting and not self._close_sent:
+            raise JsException(
+                "Failed to execute 'send' on 'WebSocket': Still in CONNECTING state.",
+                "InvalidStateError",
+            )
+        if self._mode == FRESH and not self._connecting:
             raise TypeError(_NOT_ACCEPTED)
         raise TypeError("Can't call WebSocket send() after close().")
 
@@ -513,6 +683,9 @@ class _Once:
         return self.function(event)
 
 
+_KEPT_EVENT_BYTES: Final = 200
+"""What a kept message counts beside its payload."""
+_NOT_ACCEPTED_IN_TIME: Final = "Nobody accepted the WebSocket before its buffer was full."
 _NOT_ACCEPTED: Final = (
     "You must call one of accept() or state.acceptWebSocket() on this WebSocket before sending "
     "messages."

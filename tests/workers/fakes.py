@@ -70,7 +70,7 @@ class FakeHost:
 
     def run_sync(self, awaitable: Awaitable[Any]) -> Any:
         try:
-            next(awaitable.__await__())  # type: ignore[call-overload]
+            next(awaitable.__await__())
         except StopIteration as stop:
             return stop.value
         raise AssertionError("it suspended")
@@ -85,7 +85,7 @@ class FakeStateHost(FakeHost):
     def __init__(self) -> None:
         super().__init__()
         self.object_id = IdFactory("k").from_name("room")
-        self.storage = object()
+        self.storage: Any = object()
         self.props: dict[str, Any] = {}
         self.exports: dict[str, Any] = {}
         self.aborts: list[tuple[BaseException, bool]] = []

@@ -13,8 +13,8 @@ from workers.blob import Blob
 from workers.exceptions import BodyUsedError, RangeError
 from workers.forms import FormData
 from workers.response import FetchResponse, Response
+from workers.search_params import URLSearchParams
 from workers.streams import ReadableStream
-from workers.url import URLSearchParams
 from workers.websocket import WebSocketPair
 
 STATUS_TEXT = (
@@ -73,6 +73,16 @@ def test_null_body_statuses_have_no_body(status: int) -> None:
     assert Response("", status=status, web_socket=socket).body is None
 
 
+async def test_a_body_that_was_not_awaited_is_called_that() -> None:
+    async def count() -> int:
+        return 1
+
+    coroutine = count()
+    with pytest.raises(TypeError, match=r"coroutine: it was not awaited: .*count"):
+        Response(coroutine)  # type: ignore[arg-type]
+    assert await coroutine == 1
+
+
 @pytest.mark.parametrize(
     ("body", "name"), [(5, "int"), ([], "list"), ({}, "dict"), (object(), "object")]
 )
@@ -91,7 +101,7 @@ async def test_what_a_body_may_be() -> None:
     assert (await Response(FormData({"a": "1"})).formData())["a"] == "1"
     assert await Response(chunks(b"a", b"b")).text() == "ab"
     assert await Response(ReadableStream(chunks(b"a"))).string() == "a"
-    assert await Response(b"x").memoryview() == b"x"
+    assert bytes(await Response(b"x").memoryview()) == b"x"
 
 
 @pytest.mark.parametrize(

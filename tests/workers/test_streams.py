@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -115,6 +116,33 @@ async def test_tee_gives_both_halves_everything() -> None:
     assert source.pulled == 2
 
 
+async def test_both_halves_may_be_read_at_the_same_time() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        for part in (b"a", b"b"):
+            await gate.wait()
+            yield part
+
+    first, second = ReadableStream(slow()).tee()
+    readers = asyncio.gather(first.read(), second.read())
+    await asyncio.sleep(0)
+    gate.set()
+    assert list(await readers) == [b"ab", b"ab"]
+
+
+async def test_a_half_that_is_given_up_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_TEE_BYTES", 3)
+    source = Source(b"ab", b"cd", b"ef")
+    first, second = ReadableStream(source).tee()
+    assert await second.read(1) == b"a"
+    await second.cancel()
+    assert await first.read(4) == b"ab"
+    assert await first.read(4) == b"cd"
+    await first.cancel()
+    assert source.closed
+
+
 async def test_a_half_that_runs_too_far_ahead_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_TEE_BYTES", 3)
     first, _ = ReadableStream(Source(b"ab", b"cd")).tee()
@@ -153,3 +181,26 @@ async def test_a_generator_is_a_source() -> None:
             yield str(number).encode()
 
     assert await ReadableStream(numbers()).read() == b"012"
+
+
+async def test_chunks_answer_as_arrays_of_pyodide_do() -> None:
+    """Programs written for Cloudflare ask each chunk for ``to_py()`` or ``to_bytes()``."""
+    async for chunk in ReadableStream(Source(bytearray(b"ab"))):
+        assert (chunk.to_bytes(), chunk.to_py(), chunk.byteLength) == (b"ab", memoryview(b"ab"), 2)
+    result = await ReadableStream(Source(b"cd")).getReader().read()
+    assert result.value is not None
+    assert result.value.to_py() == memoryview(b"cd")
+
+
+async def test_a_host_gets_the_chunks_without_a_copy() -> None:
+    piece = b"as it came"
+    assert await anext(ReadableStream(Source(piece)).chunks()) is piece
+
+
+async def test_a_stream_that_is_locked_gives_its_chunks_to_its_reader_alone() -> None:
+    stream = ReadableStream(Source(b"a"))
+    stream.getReader()
+    with pytest.raises(BodyUsedError):
+        stream.chunks()
+    with pytest.raises(BodyUsedError):
+        aiter(stream)

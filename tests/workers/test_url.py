@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.url import URL, URLSearchParams, normalize_url
+from workers.search_params import URLSearchParams
+from workers.url import URL, normalize_url
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ from workers.forms import FormData
 from workers.headers import Headers
 from workers.request import Request
 from workers.response import Response
+from workers.search_params import URLSearchParams
 from workers.streams import ReadableStream
-from workers.url import URL, URLSearchParams
+from workers.url import URL
 from workers.websocket import WebSocket, WebSocketPair
 
 undefined = None
