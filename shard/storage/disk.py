@@ -1,0 +1,29 @@
+"""What durability needs of a disk beside SQLite. Tests put slow or failing ones in its place."""
+
+from __future__ import annotations
+
+import os
+
+
+class Disk:
+    """The real one. All methods may block, so they are called on threads."""
+
+    def sync_data(self, fd: int, path: str) -> None:
+        """Return when the file's contents are on disk.
+
+        Raises:
+            OSError: they are not, and it is unknown how much of them is.
+        """
+        os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+
+    def sync_folder(self, path: str) -> None:
+        """Return when the names of the files in a folder are on disk.
+
+        Raises:
+            OSError: they are not.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

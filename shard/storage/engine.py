@@ -1,0 +1,186 @@
+"""A shard's storage: its open databases, at most so many, and what makes their commits last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+import structlog
+
+from common.ids import ObjectId, Partition
+from common.settings import Settings
+from shard.storage.commit_log import CommitLog, Durability, LocalCommitLog
+from shard.storage.database import Database
+from shard.storage.disk import Disk
+from shard.storage.layout import database_path
+from shard.storage.syncer import Syncer
+
+log = structlog.get_logger(__name__)
+
+CLOSE_UNCHECKPOINTED_PART: Final = 8
+"""A database is closed without a checkpoint if its log is shorter than this part of the limit."""
+
+
+class User(Protocol):
+    """Who uses an open database: one object's storage."""
+
+    @property
+    def idle(self) -> bool:
+        """The database can be closed now; the next use opens it again."""
+
+
+AlarmChanged = Callable[[Any, int | None], None]
+"""Told a slot and when its alarm is due now, each time that may have changed."""
+
+
+class StorageEngine:
+    """Opens and closes the databases of one shard.
+
+    Args:
+        settings: section Storage, and ``data_dir``.
+        generation_of: the generation at which this process owns a partition, ``None`` if it does
+            not.
+        epoch: names the time during which generations rise: the machine's boot.
+        loop: the shard's.
+        disk: see :mod:`shard.storage.disk`.
+
+    Attributes:
+        log: where commits become durable.
+        syncer: runs what blocks.
+        alarm_changed: told of committed alarms.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        generation_of: Callable[[Partition], int | None],
+        epoch: str,
+        loop: asyncio.AbstractEventLoop,
+        disk: Disk | None = None,
+    ) -> None:
+        self.settings = settings
+        self.generation_of = generation_of
+        self.epoch = epoch
+        self.durability = cast("Durability", settings.durability)
+        self.syncer = Syncer(loop, settings.sync_threads)
+        self.log: CommitLog = LocalCommitLog(self.syncer, generation_of)
+        self.alarm_changed: AlarmChanged = _no_alarms
+        self._disk = disk or Disk()
+        self._loop = loop
+        self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
+
+    @property
+    def open_databases(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def open(self, unique_key: str, object_id: ObjectId, user: User) -> Database:
+        """Open an object's database, or take the open one over; may close others.
+
+        Raises:
+            apsw.Error, OSError: it cannot be opened.
+        """
+        path = self.path_of(unique_key, object_id)
+        known = self._open.get(path)
+        if known is not None and known[0].is_open:
+            database = known[0]
+            database.wait()
+        else:
+            self._make_room()
+            database = Database(path, self._disk, self.settings.database_cache_bytes)
+        self._open[path] = (database, user)
+        return database
+
+    def path_of(self, unique_key: str, object_id: ObjectId) -> str:
+        """The path of an object's database."""
+        return database_path(self.settings.data_dir, unique_key, object_id)
+
+    def release(self, database: Database) -> None:
+        """Close it, after a checkpoint if its log is long; unless somebody uses it again."""
+        if not self._is_left(database) or database.busy:
+            return
+        limit = self.settings.wal_checkpoint_bytes // CLOSE_UNCHECKPOINTED_PART
+        if database.wal_bytes < limit:
+            self.close(database)
+        else:
+            self.checkpoint(database, _nothing)
+
+    def checkpoint(self, database: Database, done: Callable[[BaseException | None], None]) -> None:
+        """Move its log into the database, on a thread. No statement may be under way."""
+        database.lend()
+
+        def told(error: BaseException | None) -> None:
+            if error is not None:
+                log.warning("storage.checkpoint_failed", file=database.path, error=str(error))
+            done(error)
+            if self._is_left(database):
+                self.close(database)
+
+        self.syncer.run(database.checkpoint, told)
+
+    def leave(self, database: Database) -> None:
+        """Its object has left memory; :meth:`release` follows."""
+        if self._is_known(database):
+            self._open[database.path] = (database, None)
+
+    def forget(self, database: Database) -> None:
+        """Nobody may use it any more; :meth:`close` or :meth:`abandon` follows."""
+        if self._is_known(database):
+            del self._open[database.path]
+
+    def close(self, database: Database) -> None:
+        """Close it now."""
+        self.forget(database)
+        database.close()
+
+    def abandon(self, database: Database) -> None:
+        """Close it after a failure, and drop what may not have reached the disk."""
+        self.forget(database)
+        try:
+            database.abandon()
+        except OSError as error:
+            log.error("storage.repair_failed", file=database.path, error=str(error))
+
+    def shut(self) -> None:
+        """Wait for what is under way, and close everything."""
+        self.syncer.close()
+        for database, _ in list(self._open.values()):
+            database.close()
+        self._open.clear()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until every commit is durable, at most *timeout_s* seconds."""
+        deadline = self._loop.time() + timeout_s
+        while self.syncer.busy and self._loop.time() < deadline:  # noqa: ASYNC110 - only to stop
+            await asyncio.sleep(0.002)
+
+    def _is_known(self, database: Database) -> bool:
+        known = self._open.get(database.path)
+        return known is not None and known[0] is database
+
+    def _is_left(self, database: Database) -> bool:
+        return self._is_known(database) and self._open[database.path][1] is None
+
+    def _make_room(self) -> None:
+        """Close one that has not been used lately, if there are too many."""
+        excess = len(self._open) + 1 - self.settings.max_open_databases
+        looked = 0
+        while excess > 0 and looked < 2 * len(self._open):
+            looked += 1
+            path, (database, user) = next(iter(self._open.items()))
+            if database.busy or (user is not None and (database.used or not user.idle)):
+                database.used = False
+                self._open.move_to_end(path)
+            else:
+                self.close(database)
+                excess -= 1
+
+
+def _nothing(error: BaseException | None) -> None:
+    """Whether it worked is logged."""
+
+
+def _no_alarms(slot: Any, due_ms: int | None) -> None:
+    """Alarms are kept, but nobody rings them yet."""

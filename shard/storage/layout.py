@@ -1,0 +1,30 @@
+"""Where an object's file lies: ``DATA_DIR/<partition>/<namespace>/<object id>.sqlite``."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from common.ids import ObjectId
+from common.ownership import LOCK_FILE
+
+SUFFIX: Final = ".sqlite"
+MAX_FOLDER_CHARS: Final = 120
+
+
+def folder_name(unique_key: str) -> str:
+    """Return the name of a namespace's folder: its key, with what file systems dislike escaped."""
+    name = quote(unique_key, safe="-_.~ ")
+    if not name.strip(". ") or name == LOCK_FILE:
+        name = "".join(f"%{byte:02X}" for byte in unique_key.encode()) or "%"
+    if len(name) > MAX_FOLDER_CHARS:
+        digest = hashlib.sha256(unique_key.encode()).hexdigest()[:16]
+        name = f"{name[: MAX_FOLDER_CHARS - 17]}~{digest}"
+    return name
+
+
+def database_path(data_dir: Path, unique_key: str, object_id: ObjectId) -> str:
+    """Return the path of an object's database."""
+    return f"{data_dir}/{object_id.partition:04d}/{folder_name(unique_key)}/{object_id}{SUFFIX}"

@@ -1,0 +1,199 @@
+"""``ctx.storage`` of one activation: its calls (see :class:`workers.host.StorageHost`).
+
+Reads and writes are here; when they are committed is :mod:`shard.storage.session`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import apsw
+
+from shard.promise import Promise
+from shard.storage import key_value, meta
+from shard.storage.commit_log import Durability
+from shard.storage.session import StorageSession
+from shard.storage.sql import Rows, delete_everything, size_of
+from shard.storage.transactions import Transactions
+from workers.convert import JsDict
+from workers.exceptions import JsException
+from workers.key_range import KeyRange
+from workers.settled import DONE
+from workers.storage import DurableObjectStorage
+
+if TYPE_CHECKING:
+    from shard.activation import Activation
+    from shard.storage.engine import StorageEngine
+    from workers.host import TransactionHost
+
+T = TypeVar("T")
+
+_NO_RECOVERY: Final = (
+    "This Durable Object's storage back-end does not implement point-in-time recovery."
+)
+_NO_ALARM: Final = (
+    "Your Durable Object class must have an alarm() handler in order to call setAlarm()"
+)
+
+
+class ObjectStorage:
+    """The storage of one activation.
+
+    Args:
+        activation: whose.
+        engine: opens its database.
+        unique_key: of its namespace.
+        durability: of its class.
+        has_alarm: whether its class has an ``alarm()``.
+        loop: the shard's.
+
+    Attributes:
+        api: what the app sees as ``ctx.storage``.
+        session: the database, and what is under way in it.
+    """
+
+    __slots__ = ("_has_alarm", "_transactions", "api", "session")
+
+    def __init__(
+        self,
+        activation: Activation,
+        engine: StorageEngine,
+        unique_key: str,
+        durability: Durability,
+        has_alarm: bool,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._has_alarm = has_alarm
+        self.session = StorageSession(activation, engine, unique_key, durability, loop)
+        self._transactions = Transactions(self.session, self, activation, loop)
+        self.api = DurableObjectStorage(self)
+
+    @property
+    def busy(self) -> bool:
+        """A commit, or something that waits for one, keeps the object in memory."""
+        return self.session.busy
+
+    def end(self, error: BaseException) -> None:
+        """The activation ends because of *error*."""
+        self.session.end(error)
+
+    # --- KeyValueHost --------------------------------------------------------------------------
+
+    def get(self, key: str) -> Any:
+        database = self.session.ready()
+        try:
+            return key_value.get(database, key)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def get_many(self, keys: Sequence[str]) -> JsDict:
+        database = self.session.ready()
+        try:
+            return key_value.get_many(database, keys)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def put(self, entries: Sequence[tuple[str, Any]], *, unconfirmed: bool) -> None:
+        rows = key_value.encode(entries)
+        database = self.session.ready()
+        try:
+            self.session.writes(confirmed=not unconfirmed)
+            key_value.put(database, rows)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def delete(self, keys: Sequence[str], *, unconfirmed: bool) -> int:
+        database = self.session.ready()
+        try:
+            self.session.writes(confirmed=not unconfirmed)
+            return key_value.delete(database, keys)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def list(self, key_range: KeyRange) -> JsDict:
+        database = self.session.ready()
+        try:
+            return JsDict(key_value.select(database, key_range, key_range.limit))
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def first(self, key_range: KeyRange) -> tuple[str, Any] | None:
+        database = self.session.ready()
+        try:
+            found = key_value.select(database, key_range, 1)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+        return found[0] if found else None
+
+    def get_alarm(self) -> int | None:
+        database = self.session.ready()
+        try:
+            return meta.alarm(database)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def set_alarm(self, due_ms: int | None, *, unconfirmed: bool) -> None:
+        if due_ms is not None and not self._has_alarm:
+            raise TypeError(_NO_ALARM)
+        database = self.session.ready()
+        try:
+            self.session.writes(confirmed=not unconfirmed)
+            meta.set_alarm(database, due_ms)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+        self.session.alarm_changed = True
+
+    # --- SqlHost -------------------------------------------------------------------------------
+
+    def exec(self, query: str, bindings: tuple[Any, ...]) -> Rows:
+        return self.session.sql.exec(query, bindings)
+
+    @property
+    def database_size(self) -> int:
+        database = self.session.ready()
+        try:
+            return size_of(database)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    # --- StorageHost ---------------------------------------------------------------------------
+
+    def delete_all(self) -> None:
+        if self.session.depth:
+            raise JsException("Cannot call deleteAll() within a transaction", "Error")
+        database = self.session.ready()
+        self.session.sql.cancel_reading()
+        try:
+            self.session.writes(confirmed=True)
+            delete_everything(database)
+            meta.set_alarm(database, None)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+        self.session.alarm_changed = True
+
+    def transaction(self, closure: Callable[[TransactionHost], Any]) -> Awaitable[Any]:
+        return self._transactions.run(closure)
+
+    def transaction_sync(self, callback: Callable[[], T]) -> T:
+        return self._transactions.run_sync(callback)
+
+    def sync(self) -> Awaitable[None]:
+        session = self.session
+        if session.committed:
+            return DONE
+        promise: Promise[None] = Promise()
+        session.gate.wait(
+            lambda: promise.settle(None, None),
+            lambda error: promise.settle(None, error),
+            # A transaction() that waits for itself would wait for ever.
+            open_run=session.open_run,
+        )
+        return promise
+
+    def bookmark(self, at_ms: int | None) -> NoReturn:
+        raise JsException(_NO_RECOVERY, "Error")
+
+    def restore(self, bookmark: str) -> NoReturn:
+        raise JsException(_NO_RECOVERY, "Error")

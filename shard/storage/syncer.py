@@ -1,0 +1,176 @@
+"""Waits for disks, on threads: many files at once, one wait for many commits of a file.
+
+While a file is being synced, further commits of it gather; the next sync is for all of them. So a
+busy object has as many commits in one wait as arrive during one, and a slow disk costs its objects
+latency, nobody throughput, and the event loop nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final, TypeAlias
+
+import structlog
+
+from shard.storage.wal import WalFile
+
+log = structlog.get_logger(__name__)
+
+Synced: TypeAlias = Callable[[BaseException | None], None]
+
+_STOP: Final = None
+
+
+class _Queue:
+    """The commits of one file that are not durable yet."""
+
+    __slots__ = ("next", "underway", "wal")
+
+    def __init__(self, wal: WalFile) -> None:
+        self.wal = wal
+        self.underway: list[Synced] = []
+        self.next: list[tuple[int, Synced]] = []
+
+
+class Syncer:
+    """A bounded pool of threads that make files durable. Used from one event loop.
+
+    Args:
+        loop: where outcomes are told.
+        threads: how many files are waited for at once, at most; with 0 there are none, and the
+            loop itself waits: for tests on virtual time.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
+        self._loop = loop
+        self._max_threads = threads
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._queues: dict[WalFile, _Queue] = {}
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._results: deque[Callable[[], None]] = deque()
+        self._telling = False
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # --- on the loop ---------------------------------------------------------------------------
+
+    def sync(self, wal: WalFile, end_bytes: int, synced: Synced) -> None:
+        """Call *synced* on the loop once the first *end_bytes* of *wal* last, or with why not.
+
+        The calls for one file come in order; after one with an error all have one.
+        """
+        queue = self._queues.get(wal)
+        if queue is None:
+            queue = self._queues[wal] = _Queue(wal)
+            queue.next.append((end_bytes, synced))
+            self._start(queue)
+        else:
+            queue.next.append((end_bytes, synced))
+
+    def run(self, work: Callable[[], None], done: Synced) -> None:
+        """Run blocking *work* on a thread, then *done* on the loop, with its exception if any."""
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                work()
+            except BaseException as raised:
+                error = raised
+            self._tell(lambda: done(error))
+
+        if self._max_threads:
+            self._submit(job)
+        else:
+            job()  # at once: whoever waits for it would wait for the loop that it blocks
+
+    @property
+    def busy(self) -> bool:
+        """Some file is not durable yet."""
+        return bool(self._queues)
+
+    def close(self) -> None:
+        """Finish what is under way and end the threads. Outcomes may not be told any more."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(_STOP)
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self, queue: _Queue) -> None:
+        batch, queue.next = queue.next, []
+        queue.underway = [synced for _, synced in batch]
+        end_bytes = batch[-1][0]
+        wal = queue.wal
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                wal.sync(end_bytes)
+            except Exception as raised:
+                error = raised
+            self._tell(lambda: self._synced(queue, error))
+
+        self._submit(job)
+
+    def _synced(self, queue: _Queue, error: BaseException | None) -> None:
+        waiting, queue.underway = queue.underway, []
+        if error is not None:
+            waiting += [synced for _, synced in queue.next]
+            queue.next = []
+        if queue.next:
+            self._start(queue)
+        else:
+            del self._queues[queue.wal]
+        for synced in waiting:
+            try:
+                synced(error)
+            except Exception:
+                log.exception("storage.outcome_failed", file=queue.wal.path)
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        if not self._max_threads:
+            self._loop.call_soon(job)
+            return
+        self._jobs.put(job)
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+                return
+        if len(self._threads) < self._max_threads:
+            thread = threading.Thread(
+                target=self._work, name=f"limpet-sync-{len(self._threads)}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    # --- on the threads ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not _STOP:
+            job()
+            with self._lock:
+                self._idle += 1
+
+    def _tell(self, result: Callable[[], None]) -> None:
+        with self._lock:
+            self._results.append(result)
+            if self._telling:
+                return
+            self._telling = True
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            if not self._closed and not self._loop.is_closed():
+                raise
+
+    def _deliver(self) -> None:
+        with self._lock:
+            results, self._results = self._results, deque()
+            self._telling = False
+        for result in results:
+            result()

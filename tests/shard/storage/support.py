@@ -1,0 +1,222 @@
+"""One object with its storage in the test's hands: its code, its disk, its crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+from collections.abc import Callable
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+from common.ids import IdFactory
+from common.settings import Settings
+from shard.activation import Activation
+from shard.slot import Slot
+from shard.storage.disk import Disk
+from shard.storage.engine import StorageEngine
+from shard.storage.object_storage import ObjectStorage
+from shard.turn import task_factory
+from workers.storage import DurableObjectStorage
+
+GENERATION = 5
+
+
+class ForgetfulDisk(Disk):
+    """Keeps a copy of each file as it was at its last sync: what a power cut leaves.
+
+    With *seed*, a power cut also leaves some of what came after it, in any order of sectors.
+    """
+
+    def __init__(self) -> None:
+        self.synced: dict[str, bytes] = {}
+        self.error: OSError | None = None
+        self.syncs = 0
+
+    def sync_data(self, fd: int, path: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.syncs += 1
+        self.synced[path] = os.pread(fd, 1 << 30, 0)
+
+    def sync_folder(self, path: str) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def cut_power(self, folder: Path, rng: random.Random) -> None:
+        """Put every file back to what may be left of it."""
+        for path in sorted(folder.rglob("*.sqlite*")):
+            synced = self.synced.get(str(path))
+            if synced is None:
+                if rng.random() < 0.5:
+                    path.unlink()
+                else:
+                    path.write_bytes(_some(path.read_bytes(), b"", rng))
+            else:
+                path.write_bytes(_some(path.read_bytes(), synced, rng))
+
+
+def _some(written: bytes, synced: bytes, rng: random.Random, sector: int = 512) -> bytes:
+    """*synced*, and any of the sectors that were written since."""
+    if rng.random() < 0.4:
+        return synced
+    result = bytearray(synced)
+    share = rng.random()
+    for start in range(0, len(written), sector):
+        piece = written[start : start + sector]
+        if synced[start : start + sector] != piece and rng.random() < share:
+            result[len(result) :] = bytes(max(0, start + len(piece) - len(result)))
+            result[start : start + len(piece)] = piece
+    return bytes(result)
+
+
+class Home:
+    """A shard of one object.
+
+    Args:
+        folder: for its files.
+        disk: see :mod:`shard.storage.disk`.
+        settings: as of :mod:`common.settings`.
+    """
+
+    max_pending_bytes = 1 << 20
+    enter_function: Callable[..., Any] | None = None
+
+    def __init__(
+        self, folder: Path, disk: Disk | None = None, name: str = "a", **settings: Any
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.disk = disk or Disk()
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_task_factory(task_factory)
+        self.base_context = Context()
+        self.generation: int | None = GENERATION
+        self.epoch = "this boot"
+        self.settings = Settings.load({}, {"data_dir": folder, "sync_threads": 0, **settings})
+        self.object_id = IdFactory("app-Room").from_name(name)
+        self.lives = 0
+        self.has_alarm = True
+        self.durability: Any = "full"
+        self._start()
+
+    def _start(self) -> None:
+        self.engine = StorageEngine(
+            self.settings, lambda partition: self.generation, self.epoch, self.loop, self.disk
+        )
+        self.slot = Slot(self.object_id, "Room", self, self.loop)
+
+    def _slot_in(self, other: Home) -> None:
+        """Live in the process of another one."""
+        self.slot = Slot(self.object_id, "Room", self, other.loop)
+
+    # --- SlotHost ------------------------------------------------------------------------------
+
+    def enter_context(self, context: Any, activation: Activation) -> None:
+        pass
+
+    def socket_accepted(self, owner: Any, socket: Any) -> None:
+        pass
+
+    def make_instance(self, activation: Activation) -> Any:
+        self.lives += 1
+        storage = ObjectStorage(
+            activation, self.engine, "app-Room", self.durability, self.has_alarm, self.loop
+        )
+        activation.storage = storage
+        return storage.api
+
+    def slot_idle(self, slot: Slot) -> None:
+        pass
+
+    # --- the test's side -----------------------------------------------------------------------
+
+    def start(self, function: Callable[[DurableObjectStorage], Any]) -> list[Any]:
+        """Deliver an event whose handler is *function*; the outcome is appended to the list."""
+        outcome: list[Any] = []
+
+        def done(value: Any, error: BaseException | None) -> None:
+            outcome.append(error if error is not None else value)
+
+        # From within the loop, as everything that comes over a link.
+        self.loop.call_soon(self.slot.call, lambda storage: (function, (storage,)), done)
+        return outcome
+
+    def run(self, function: Callable[[DurableObjectStorage], Any]) -> Any:
+        """Run *function* as the handler of an event; its value."""
+        outcome = self.start(function)
+        self.until(lambda: outcome)
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def turn(self, count: int = 1) -> None:
+        """Let the loop turn."""
+        for _ in range(count):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def until(self, condition: Callable[[], Any], within: int = 20_000) -> None:
+        for _ in range(within):
+            if condition():
+                return
+            self.turn()
+        raise AssertionError("it never came to be")
+
+    @property
+    def path(self) -> Path:
+        return Path(self.engine.path_of("app-Room", self.object_id))
+
+    @property
+    def gate(self) -> Any:
+        activation = self.slot.activation
+        assert activation is not None
+        assert activation.storage is not None
+        return activation.storage.session.gate
+
+    def settle(self) -> None:
+        """Let everything become durable."""
+        self.turn(5)
+        self.until(lambda: not self.engine.syncer.busy)
+        self.turn(5)
+
+    def sleep(self) -> None:
+        """Evict the object."""
+        self.settle()
+        self.slot.evict()
+        self.settle()
+
+    def restart(self) -> None:
+        """End the process in good order, and start it again."""
+        self.sleep()
+        self.engine.shut()
+        self.generation = (self.generation or 0) + 1
+        self._start()
+
+    def crash(self, rng: random.Random | None = None) -> None:
+        """Kill the process, with *rng* the machine; and start it again."""
+        scene = self.folder.with_name(f"{self.folder.name}-{random.random()}")
+        shutil.copytree(self.folder, scene)
+        synced = dict(self.disk.synced) if isinstance(self.disk, ForgetfulDisk) else {}
+        self.slot.evict()
+        self.turn(3)
+        self.engine.shut()
+        shutil.rmtree(self.folder)
+        shutil.move(scene, self.folder)
+        if rng is not None:
+            assert isinstance(self.disk, ForgetfulDisk)
+            self.disk.synced = synced  # what the remains of this process synced does not count
+            self.disk.cut_power(self.folder, rng)
+            self.epoch = f"boot {rng.random()}"
+        self.generation = (self.generation or 0) + 1
+        self._start()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.generation = self.generation or GENERATION
+        self.slot.evict()
+        self.turn(5)
+        self.engine.shut()
+        self.loop.close()
