@@ -1,0 +1,1 @@
+"""The object host: runs the app and keeps its objects."""

@@ -11,8 +11,12 @@ may pass on an error that a third one's reset caused, and is itself still well.
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
+import shard
+import workers
 from common.errors import LimpetError, LinkDown, Overloaded
 from workers.exceptions import ERROR_FLAGS, RemoteError, get_flags, set_flags
 from workers.serialization import deserialize, serialize_error
@@ -20,6 +24,7 @@ from workers.serialization import deserialize, serialize_error
 MAX_TEXT_CHARS: Final = 16_384
 """Longest message that a gateway is told; the rest is cut."""
 _BROKEN: Final = "__limpet_broken__"
+_OURS: Final = tuple(str(Path(str(each.__file__)).parent) for each in (shard, workers))
 
 
 def copy_error(
@@ -28,11 +33,12 @@ def copy_error(
     """The caller's copy of an error, as if it had crossed a link.
 
     Args:
+        error: what the caller is to be told.
         remote: the app's code at the other side raised it.
         broken: the object was reset: the stub that the call was made with is of no use any more.
         object_id: of the object that raised it.
     """
-    copy = deserialize(serialize_error(error))
+    copy = deserialize(_serialized(error))
     assert isinstance(copy, BaseException)
     return _marked(copy, remote=remote, broken=broken, object_id=object_id)
 
@@ -47,20 +53,19 @@ def write_error(
 ) -> dict[str, Any]:
     """The map of a ``FAILED`` record.
 
-    Args:
-        error, remote, broken, object_id: see :func:`copy_error`.
-        for_shard: tell everything; a gateway is told only name, text and status.
+    The arguments are those of :func:`copy_error`; and *for_shard*: tell everything, where a gateway
+    is told only name, text and status.
     """
     fields: dict[str, Any] = {
         "name": type(error).__name__,
-        "message": str(error)[:MAX_TEXT_CHARS],
+        "message": _text(error),
         "status": error.http_status if isinstance(error, LimpetError) else 500,
         **get_flags(error),
     }
     if remote:
         fields["remote"] = True
     if for_shard:
-        fields["error"] = serialize_error(error)
+        fields["error"] = _serialized(error)
         fields["broken"] = broken
         fields["object"] = object_id
     return fields
@@ -90,9 +95,37 @@ def connection_lost(error: BaseException) -> LinkDown:
     return set_flags(lost, retryable=True)
 
 
+def is_broken(error: BaseException) -> bool:
+    """Whether this copy says that the stub broke."""
+    return vars(error).get(_BROKEN) is True
+
+
 def take_broken(error: BaseException) -> bool:
     """Whether this copy says that the stub broke. Takes the mark off: it is for one caller only."""
     return vars(error).pop(_BROKEN, False) is True
+
+
+def _serialized(error: BaseException) -> bytes:
+    trace = error.__traceback__
+    try:
+        # The app's author wants to see the app's lines only.
+        error.__traceback__ = _from_app(trace)
+        return serialize_error(error)
+    finally:
+        error.__traceback__ = trace
+
+
+def _from_app(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return trace
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:MAX_TEXT_CHARS]
+    except Exception:
+        return ""
 
 
 def _marked(

@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 
 from common.errors import LinkDown, LinkError
-from common.link.driver import Link
 from common.link.records import (
     BODY,
     BODY_ABORT,
@@ -24,6 +23,8 @@ from common.link.records import (
     Record,
 )
 from shard.bodies import BodyError, InboundBody, OutboundBody, link_lost
+from shard.errors import connection_lost
+from shard.line import Line
 
 log = structlog.get_logger(__name__)
 
@@ -64,14 +65,14 @@ class Exchanges:
     """All requests under way on one dialled link.
 
     Args:
-        link: an open link.
+        link: an open link, or the loopback.
         window_bytes: credit of each streamed body.
         read_error: turns the map of a ``FAILED`` record into an exception.
     """
 
     def __init__(
         self,
-        link: Link,
+        link: Line,
         window_bytes: int,
         read_error: Callable[[dict[str, Any]], BaseException],
     ) -> None:
@@ -82,14 +83,16 @@ class Exchanges:
         self._open: dict[int, _Exchange] = {}
 
     def request(
-        self, target: list[Any] | None, head: list[Any], body: AsyncIterator[Any] | None,
+        self,
+        target: list[Any] | None,
+        head: list[Any],
+        body: AsyncIterator[Any] | None,
         answered: Answered,
     ) -> int:
         """Send a request; *answered* is called exactly once with the answer or an error.
 
-        Args:
-            target, head: see ``REQUEST`` in :mod:`common.link.records`.
-            body: source of a streamed body (``head`` says :data:`BODY_STREAM`), or ``None``.
+        For *target* and *head* see ``REQUEST`` in :mod:`common.link.records`; *body* is the source
+        of a streamed body (``head`` says :data:`BODY_STREAM`), or ``None``.
 
         Returns:
             The request's id, for :meth:`cancel`.
@@ -169,7 +172,7 @@ class Exchanges:
                 exchange.inbound.abort(link_lost(lost))
             answered, exchange.answered = exchange.answered, None
             if answered is not None:
-                answered(None, lost)
+                answered(None, connection_lost(error))
 
     def _response(self, request_id: int, exchange: _Exchange, record: Record) -> None:
         _, _, status, reason, headers, mode, whole, socket = record

@@ -1,7 +1,7 @@
 """Which header fields pass between an app and the outside world.
 
-An app may hand on a client's whole request (``fetch(request)``) or a server's whole answer. Fields that speak of one
-connection only, or of a coding that has been undone here, must not travel with it.
+An app may hand on a client's whole request (``fetch(request)``) or a server's whole answer. Fields
+that speak of one connection only, or of a coding that was undone here, must not travel with it.
 """
 
 from __future__ import annotations

@@ -6,13 +6,18 @@ no other event is delivered and no suspended handler resumes, whatever it waited
 
 A *section* is one such callback. Sections queue; one may be opened inside another, and then runs
 while the outer one is held back. Every coroutine of the object belongs to the section it was
-started in, or to none, and asks :meth:`InputGate.admits` before each of its steps.
+started in, or to none, and asks :meth:`InputGate.admits` before each of its steps. A callback that
+returns before the sections it opened have run leaves them to the section around it: they keep
+their turn and everything else stays held back until they are done.
 
 ::
 
-            block()                  begins                  finish()
+            block()                  begin()                 finish()
     free ───────────▶ waiting ──────────────────▶ running ─────────────▶ done
                       (events wait)               (everything else waits)
+
+The head of every queue has always been told to begin, or is what :meth:`InputGate.finish` returned
+and its caller is about to tell.
 
 No asyncio here: the gate says what may happen, :mod:`shard.turn` and :mod:`shard.activation` obey.
 """
@@ -33,13 +38,15 @@ class Section:
 
     Attributes:
         parent: the section it was opened in, or ``None``.
+        begin: starts its callback.
+        children: the sections opened in it that are not done, in the order in which they run.
         done: its callback has returned or failed.
     """
 
     __slots__ = ("begin", "children", "done", "parent")
 
     def __init__(self, parent: Section | None, begin: Callable[[], None]) -> None:
-        self.parent = parent
+        self.parent = _living(parent)
         self.begin = begin
         self.children: deque[Section] = deque()
         self.done = False
@@ -73,33 +80,28 @@ class InputGate:
     def admits(self, section: Section | None) -> bool:
         """Whether a coroutine that was started in *section* may take its next step."""
         running = self._running
-        if running is None:
-            return True
-        while section is not None and section.done:
-            section = section.parent
-        return section is running
+        return running is None or _living(section) is running
 
     def when_open(self, callback: Callable[[], None]) -> None:
         """Call *callback* once when the gate changes; then ask :meth:`admits` again."""
         self._waiters.append(callback)
 
     def block(self, section: Section) -> bool:
-        """Queue a section; true if it may begin now.
+        """Queue a section; true if it is to begin now.
 
         Raises:
             RecursionError: nested deeper than :data:`MAX_DEPTH`.
         """
         depth = 1
-        parent = section.parent
+        parent = _living(section.parent)
         while parent is not None:
-            if not parent.done:
-                depth += 1
-            parent = parent.parent
+            depth += 1
+            parent = _living(parent.parent)
         if depth > MAX_DEPTH:
             raise RecursionError("blockConcurrencyWhile() calls are nested too deeply.")
         queue = self._queue_of(section)
         queue.append(section)
-        return len(queue) == 1 and self._running is self._live_parent(section)
+        return len(queue) == 1
 
     def begin(self, section: Section) -> None:
         """The callback of *section* starts: everything else is held back."""
@@ -112,11 +114,15 @@ class InputGate:
         """
         section.done = True
         queue = self._queue_of(section)
-        if section in queue:
-            queue.remove(section)
-        self._running = self._live_parent(section)
+        place = queue.index(section)
+        del queue[place]
+        inherited = section.children
+        for offset, child in enumerate(inherited):
+            queue.insert(place + offset, child)
+        if self._running is section:
+            self._running = _living(section.parent)
         self._tell()
-        if queue:
+        if place == 0 and not inherited and queue:
             return queue[0]
         if not self._roots:
             self._opened()
@@ -128,12 +134,12 @@ class InputGate:
             waiter()
 
     def _queue_of(self, section: Section) -> deque[Section]:
-        parent = self._live_parent(section)
+        parent = _living(section.parent)
         return self._roots if parent is None else parent.children
 
-    @staticmethod
-    def _live_parent(section: Section) -> Section | None:
-        parent = section.parent
-        while parent is not None and parent.done:
-            parent = parent.parent
-        return parent
+
+def _living(section: Section | None) -> Section | None:
+    """The section itself, or the innermost one around it that is not done."""
+    while section is not None and section.done:
+        section = section.parent
+    return section

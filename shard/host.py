@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from common.link.records import (
     BODY_END,
     CANCEL,
     CLOSED,
+    DRAINED,
     FRAMES,
     REQUEST,
     Record,
@@ -32,23 +33,40 @@ from common.link.session import Hello
 from common.link.transport import Listener, Transport
 from common.membership import Membership
 from common.settings import Settings
+from shard import stacks
 from shard.activation import Activation
 from shard.app import App
+from shard.app_output import name_logs
+from shard.bridge import bridge
+from shard.calls import Outside, run_disposal
+from shard.clients import Clients, SocketLoop, serve_loop
+from shard.draining import Drain, is_at_work
 from shard.entry import EntryPoint
-from shard.errors import read_error, write_error
+from shard.errors import take_broken, write_error
+from shard.gateways import KINDS as GATEWAY_KINDS
+from shard.gateways import Gateways
+from shard.line import Loopback
 from shard.messages import ResponseFields, response_fields
-from shard.namespaces import Namespace, fetch_locally
+from shard.namespaces import Namespace, ObjectChannel
 from shard.object_host import EntryHost, ObjectHost, make_env
+from shard.outgoing import OutgoingSocket, SocketLimits
+from shard.outside import OutsideWorld
 from shard.peers import Peers
+from shard.references import Disposals
 from shard.requests import Answer, Requests
+from shard.rpc import RpcEnd
 from shard.slot import Slot
 from shard.sockets import SocketTable
+from shard.storage.engine import StorageEngine
+from shard.storage.epoch import boot_epoch
+from shard.storage.object_storage import ObjectStorage
 from shard.turn import task_factory
 from workers.durable_object import prepare_instance
 from workers.host import enter_host, set_process_host
+from workers.namespace import DurableObjectId, DurableObjectStub
 from workers.request import Request
 from workers.response import Response
-from workers.websocket import WebSocket
+from workers.websocket import FRESH, WebSocket
 
 log = structlog.get_logger(__name__)
 
@@ -84,14 +102,20 @@ class Shard:
         self.app = app
         self.settings = settings
         self.max_pending_bytes = settings.max_pending_bytes
+        self.base_context = copy_context()
+        uses_run_sync = stacks.app_uses_run_sync(app.project.root)
+        self.enter_function = stacks.call if uses_run_sync else None
+        self.max_rpc_bytes = settings.max_rpc_bytes
+        self.body_window_bytes = settings.body_window_bytes
         self._loop = asyncio.get_running_loop()
         self._loop.set_task_factory(task_factory)
         self._transport = transport
         self._placement = membership.placement
-        self._clock = clock
+        self.clock = clock
         self._listener: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._requests: dict[Link, Requests] = {}
+        self._ends: dict[Link, RpcEnd] = {}
         self._stopping = False
         self.generations = generations
         self.local = Hello(
@@ -102,8 +126,22 @@ class Shard:
             max_batch_bytes=settings.link_max_batch_bytes,
             generations={int(each): number for each, number in generations.items()},
         )
+        self.storage = StorageEngine(settings, generations.get, boot_epoch(), self._loop)
         self.sockets = SocketTable(self._loop, settings.socket_buffer_bytes)
-        self.peers = Peers(self.local, settings, transport, rng, read_error)
+        self.gateways = Gateways(self, settings.gateways)
+        self._drain: Drain | None = None
+        self._leaving = False
+        self.outside = Outside(self._loop)
+        self.disposals = Disposals(lambda owner, method: run_disposal(owner, method, self.outside))
+        loop_line = Loopback()
+        self.loopback = RpcEnd(loop_line, self)
+        loop_line.receive = self.loopback.record
+        limits = SocketLimits.of(settings)
+        self.outside_world = OutsideWorld(settings, self._loop)
+        self.clients = Clients(limits, self._loop)
+        self._to_servers = SocketLoop(self._from_clients, self._loop)
+        self._to_clients = SocketLoop(self._from_servers, self._loop)
+        self.peers = Peers(self.local, settings, transport, rng, self, self.clients)
         self._others = [shard for shard in sorted(membership.shards) if shard != index]
         self.namespaces = {
             binding.name: Namespace(binding, app.class_of(binding), self)
@@ -112,24 +150,36 @@ class Shard:
         self._by_key = {each.binding.unique_key: each for each in self.namespaces.values()}
         self.env = make_env(app.project, self.namespaces)
         set_process_host(EntryHost(self))
-        self._entry = EntryPoint(self._make_entry, self._enter_entry, self._loop)
+        self._entry = EntryPoint(
+            self._make_entry, self._enter_entry, self._loop, self.socket_accepted
+        )
+        self._entry.enter_function = self.enter_function
 
     # --- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Accept links, and link up with the other shards."""
         self._listener = await self._transport.listen(f"shard-{self.index}", self._accept)
+        self.gateways.start(self.settings.adopt_timeout_s)
         for other in self._others:
             self.peers.connect(other)
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     async def stop(self) -> None:
-        """Accept no more links and end those that are up; every object leaves memory."""
+        """Finish what is under way within DRAIN_TIMEOUT_S, let every object leave memory, end."""
         self._stopping = True
+        self.gateways.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._listener is not None:
             await self._listener.close()
+        self._drain = Drain(self._requests, self._unfinished)
+        await self._drain.run(self.settings.drain_timeout_s)
+        await self._end()
+
+    async def _end(self) -> None:
+        self._leaving = True
+        await self.storage.drain(self.settings.stop_timeout_s / 2)
         await self.peers.close()
         for link in list(self._requests):
             link.close(Unavailable("the shard is stopping"))  # type: ignore[arg-type]
@@ -137,7 +187,35 @@ class Shard:
         for namespace in self.namespaces.values():
             for slot in list(namespace.slots.values()):
                 slot.evict()
+        await self.outside_world.close()
+        self.storage.shut()
         set_process_host(None)
+
+    def silence(self) -> None:
+        """For tests: from now on react to nothing, as a process that was killed."""
+        self._stopping = self._leaving = True
+
+    async def kill(self) -> None:
+        """For tests: release everything, and finish nothing."""
+        self.silence()
+        self.gateways.stop()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._listener is not None:
+            await self._listener.close()
+        await self._end()
+
+    def _unfinished(self) -> str:
+        """What is under way, in words."""
+        if asked := sum(len(requests) for requests in self._requests.values()):
+            return f"{asked} requests"
+        if self.sockets.unattached:
+            return f"{self.sockets.unattached} sockets without their client"
+        for namespace in self.namespaces.values():
+            for slot in namespace.slots.values():
+                if slot.activation is not None and is_at_work(slot.activation):
+                    return f"handlers of {slot}"
+        return ""
 
     def status(self) -> dict[str, Any]:
         """Figures for ``limpet status`` and the metrics."""
@@ -150,13 +228,14 @@ class Shard:
             "objects": len(slots),
             "active_objects": sum(slot.activation is not None for slot in slots),
             "sockets": len(self.sockets),
+            "outgoing_sockets": len(self.outside_world),
         }
 
     def _accept(self) -> Link:
         return Link(self.local, self, prompt_acks=True)
 
     def _sweep(self) -> None:
-        now = self._clock.monotonic_s()
+        now = self.clock.monotonic_s()
         for namespace in self.namespaces.values():
             for slot in list(namespace.slots.values()):
                 slot.sweep(now, self.settings.idle_timeout_s)
@@ -179,21 +258,56 @@ class Shard:
             raise Unavailable(f"shard {self.index} has no class with the key {unique_key!r}")
         return namespace
 
+    def slot_at(self, target: list[Any]) -> Slot:
+        """The slot of the object that a record names; see :class:`shard.rpc.RpcContext`."""
+        unique_key, raw, name, generation = target[:4]
+        namespace = self.namespace_of_key(unique_key)
+        slot = namespace.slots.get(raw)
+        # The bytes of an object that is here have been checked already.
+        known = slot is not None and (name is None or slot.id.name is not None)
+        object_id = slot.id if slot is not None and known else namespace.ids.from_raw(raw, name)
+        if self.generations.get(object_id.partition) != generation:
+            raise Unavailable(f"shard {self.index} does not own the object's partition now")
+        return slot if slot is not None and known else namespace.slot(object_id)
+
+    def object_address(self, stub: DurableObjectStub) -> list[Any]:
+        """See :class:`shard.references.Addresses`."""
+        channel = stub._channel
+        assert isinstance(channel, ObjectChannel)
+        return channel.address
+
+    def object_stub(self, address: list[Any]) -> DurableObjectStub:
+        """See :class:`shard.references.Addresses`."""
+        unique_key, raw, name = address
+        namespace = self.namespace_of_key(unique_key)
+        object_id = namespace.ids.from_raw(raw, name)
+        return DurableObjectStub(
+            namespace.channel(object_id), DurableObjectId(object_id, namespace.ids)
+        )
+
     # --- LinkHandler ---------------------------------------------------------------------------
 
     def link_up(self, link: Link, peer: Hello) -> None:
         log.debug("link.up", peer=f"{peer.role}-{peer.index}", instance=peer.instance)
+        end = RpcEnd(link, self)
         self._requests[link] = Requests(
             link,
-            self._serve,
+            lambda target, request, answer: self._serve(end, target, request, answer),
             self._fields_of,
-            write_error,
+            lambda error: write_error(
+                error,
+                remote=getattr(error, "remote", False) is True,
+                broken=take_broken(error),
+                for_shard=peer.role == "shard",
+            ),
             self._withdraw,
             self.settings.body_window_bytes,
         )
+        if peer.role == "shard":
+            self._ends[link] = end
+        self.gateways.link_up(link)
 
     def link_records(self, link: Link, records: list[Record]) -> None:
-        requests = self._requests[link]
         sockets = self.sockets.of(link)
         for record in records:
             kind = record[0]
@@ -212,14 +326,25 @@ class Shard:
                 socket = sockets.get(connection)
                 if socket is not None:
                     socket.closed(code, reason, was_clean)
-            elif kind == ATTACH:
-                self.sockets.attach(link, record[1], record[2])
-            elif kind == REQUEST:
-                requests.start(record)
-            elif kind in _ABOUT_REQUESTS:
-                requests.record(record)
             else:
-                raise ProtocolError(f"a shard is not sent records of kind {kind}")
+                self._other_record(link, record)
+
+    def _other_record(self, link: Link, record: Record) -> None:
+        kind = record[0]
+        if kind == ATTACH:
+            self.sockets.attach(link, record[1], record[2])
+        elif kind == REQUEST:
+            self._requests[link].start(record)
+        elif kind in _ABOUT_REQUESTS and record[1] >= 0:
+            self._requests[link].record(record)
+        elif kind in GATEWAY_KINDS:
+            self.gateways.record(link, record)
+        elif kind == DRAINED and self._drain is not None:
+            self._drain.answered(link)
+        elif link in self._ends:
+            self._ends[link].record(record)
+        else:
+            raise ProtocolError(f"a shard is not sent records of kind {kind}")
 
     def link_writable(self, link: Link) -> None:
         """What the objects sent meanwhile waits in the session: nobody was paused."""
@@ -227,14 +352,23 @@ class Shard:
     def link_down(self, link: Link, error: LinkError) -> None:
         if not self._stopping:
             log.debug("link.down", link=repr(link), error=str(error))
-        self.sockets.link_down(link)
+        self.gateways.link_down(link)
+        if self._drain is not None:
+            self._drain.gone(link)
+        if not self._leaving:  # else the gateways keep the clients for our successor
+            self.sockets.link_down(link)
         requests = self._requests.pop(link, None)
         if requests is not None:
             requests.link_down()
+        end = self._ends.pop(link, None)
+        if end is not None:
+            end.line_down(error)
 
     # --- requests ------------------------------------------------------------------------------
 
-    def _serve(self, target: list[Any] | None, request: Request, answer: Answer) -> None:
+    def _serve(
+        self, end: RpcEnd, target: list[Any] | None, request: Request, answer: Answer
+    ) -> None:
         if target is None:
             if self.app.entry is None:
                 answer(None, TypeError("the app has no `class Default(WorkerEntrypoint)`"))
@@ -242,15 +376,11 @@ class Shard:
                 self._entry.serve(request, answer)
             return
         try:
-            unique_key, raw, name, generation = target
-            namespace = self.namespace_of_key(unique_key)
-            object_id = namespace.ids.from_raw(raw, name)
-            if self.generations.get(object_id.partition) != generation:
-                raise Unavailable(f"shard {self.index} does not own the object's partition now")
+            slot = self.slot_at(target)
         except (Unavailable, TypeError, ValueError) as error:
             answer(None, error)
             return
-        fetch_locally(namespace.slot(object_id), request, answer)
+        end.fetch(target[4], slot, request, answer)
 
     def _fields_of(self, response: Response, request: Request) -> ResponseFields:
         return response_fields(response, request, self._export)
@@ -260,12 +390,48 @@ class Shard:
         port = client.port
         if isinstance(port, RemoteEnd):
             return port.address
-        server = client.take()
+        if isinstance(port, OutgoingSocket):
+            server = bridge(client, port, self._loop)
+        else:
+            server = client.take()
         return [self.index, self.sockets.export(server), 0]
 
+    def socket_accepted(self, owner: Any, socket: WebSocket) -> None:
+        """An app has called ``accept()``: its messages must find the way to it.
+
+        Args:
+            owner: see :class:`shard.inbox.SocketOwner`.
+            socket: what it accepted.
+        """
+        port, other = socket.port, socket.other
+        if isinstance(port, OutgoingSocket):
+            port.owned_by(owner)
+        elif isinstance(port, RemoteEnd):
+            wire = self.peers.link(port.address[0])
+            if wire is None:
+                raise self.peers.unreachable(port.address[0])
+            self.clients.attach(socket, wire, port.address, owner)
+        elif other is not None and not socket.taken and not other.taken and other.mode != FRESH:
+            # Both ends are used here. The one that was accepted first plays the server's part.
+            address = [self.index, self.sockets.export(other), 0]
+            self.clients.attach(socket, self._to_servers, address, owner)
+
+    def _from_clients(self, records: list[Record]) -> None:
+        serve_loop(self.sockets, self._to_clients, records)
+
+    def _from_servers(self, records: list[Record]) -> None:
+        for record in records:
+            self.clients.record(self._to_servers, record)
+
     def _withdraw(self, fields: ResponseFields) -> None:
-        if fields.socket is not None and fields.socket[0] == self.index:
+        """An answer has no use any more: a socket in it has lost its client."""
+        if fields.socket is None:
+            return
+        home = fields.socket[0]
+        if home == self.index:
             self.sockets.withdraw(fields.socket[1])
+        elif (wire := self.peers.link(home)) is not None:
+            self.clients.abandon(wire, fields.socket)
 
     def remote_socket(self, address: list[Any]) -> WebSocket:
         """The client end of a socket whose object is on another shard, to be passed on."""
@@ -278,12 +444,32 @@ class Shard:
     def enter_context(self, context: Context, activation: Activation) -> None:
         """See :class:`shard.slot.SlotHost`."""
         context.run(enter_host, ObjectHost(self, activation))
+        name_logs(context, str(activation.slot))
 
     def make_instance(self, activation: Activation) -> Any:
         """See :class:`shard.slot.SlotHost`."""
         namespace: Namespace = activation.slot.namespace
         host = ObjectHost(self, activation)
         return prepare_instance(namespace.app_class, host.state, self.env)
+
+    def make_storage(self, activation: Activation) -> ObjectStorage:
+        """Make the storage of an activation; its file is opened when it is first used."""
+        namespace: Namespace = activation.slot.namespace
+        app_class = namespace.app_class
+        durability = getattr(app_class, "durability", self.storage.durability)
+        if durability not in ("full", "normal"):
+            raise TypeError(
+                f'{app_class.__name__}.durability must be "full" or "normal", not {durability!r}'
+            )
+        storage = activation.storage = ObjectStorage(
+            activation,
+            self.storage,
+            namespace.binding.unique_key,
+            durability,
+            hasattr(app_class, "alarm"),
+            self._loop,
+        )
+        return storage
 
     def slot_idle(self, slot: Slot) -> None:
         """See :class:`shard.slot.SlotHost`."""
@@ -300,16 +486,19 @@ class Shard:
 
 
 class RemoteEnd:
-    """The port of a client end whose server end is on another shard."""
+    """The port of a client end whose server end is on another shard, and that nobody has accepted.
+
+    Until that happens nothing can be sent; then :meth:`Shard.socket_accepted` replaces it.
+    """
 
     def __init__(self, address: list[Any]) -> None:
         self.address = address
 
     def send(self, message: str | bytes) -> None:
-        raise NotImplementedError("pass this socket on in a Response: it cannot be accepted here")
+        """Not before ``accept()``."""
 
     def close(self, code: int | None, reason: str) -> None:
-        raise NotImplementedError("pass this socket on in a Response: it cannot be accepted here")
+        """Not before ``accept()``."""
 
     def enqueue(self, event: Any) -> None:
         """Nothing arrives here."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shard.slot import EVENT_OVERHEAD_BYTES, Pending
@@ -76,9 +75,10 @@ class Inbox:
         """Deliver an event, after all that were put in before."""
         if self._closed:
             return
-        size = EVENT_OVERHEAD_BYTES
+        # Others than messages are of no size: they must arrive, however much else waits.
+        size = 0
         if type(event) is MessageEvent:
-            size += len(event.data)
+            size = EVENT_OVERHEAD_BYTES + len(event.data)
         self.waiting_bytes += size
         self._events.append(Delivery(self, event, size))
         if len(self._events) == 1:
@@ -119,7 +119,7 @@ class Delivery:
     def post(self, owner: SocketOwner) -> None:
         """Put it into the owner's queue."""
         owner.slot.deliver(
-            Pending(self._size, lambda owner: self._inbox._start(self, owner), self._failed)  # type: ignore[arg-type]
+            Pending(self._size, lambda owner: self._inbox._start(self, owner), self._failed)
         )
 
     def release(self) -> None:
@@ -142,8 +142,8 @@ class Delivery:
     def listeners_closed(self, event: CloseEvent) -> None:
         self._inbox._port.listeners_closed(event)
 
-    def handler_suspended(self) -> None:
+    def handler_suspended(self, size: int = 0) -> None:
         self._open += 1
 
-    def handler_ended(self) -> None:
+    def handler_ended(self, size: int = 0) -> None:
         self.release()

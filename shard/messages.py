@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from common.link.records import BODY_NONE, BODY_STREAM, BODY_WHOLE
 from shard.bodies import InboundBody
@@ -66,7 +66,7 @@ def request_to_wire(request: Request) -> tuple[list[Any], AsyncIterator[Any] | N
         return head, None
     if source is not None:
         head[4] = BODY_STREAM
-        return head, aiter(source)  # type: ignore[arg-type]
+        return head, cast("ReadableStream", source).chunks()
     return head, None
 
 
@@ -76,6 +76,8 @@ def response_fields(
     """A response as it goes over a link. Uses its body up.
 
     Args:
+        response: what the app answered.
+        request: what it answers.
         export: gives the address of the socket whose client end the response carries.
 
     Raises:
@@ -92,13 +94,11 @@ def response_fields(
         return ResponseFields(status, reason, headers, BODY_NONE, None, socket, None)
     if type(source) is bytes:
         return ResponseFields(status, reason, headers, BODY_WHOLE, source, socket, None)
-    stream = aiter(source)  # type: ignore[arg-type]
+    stream = cast("ReadableStream", source).chunks()
     return ResponseFields(status, reason, headers, BODY_STREAM, None, socket, stream)
 
 
-def response_from_wire(
-    answer: Answer, remote_socket: Callable[[list[Any]], WebSocket]
-) -> Response:
+def response_from_wire(answer: Answer, remote_socket: Callable[[list[Any]], WebSocket]) -> Response:
     """The response that came from another shard."""
     body: Any = answer.body
     if isinstance(body, InboundBody):
@@ -123,10 +123,19 @@ def check_upgrade(response: object, request: Request) -> None:
     if not isinstance(response, FetchResponse):
         raise TypeError(
             "Incorrect type for Promise: the Promise did not resolve to 'Response'. "
-            f"fetch() returned {type(response).__name__}."
+            f"fetch() {returned_instead(response)}."
         )
     if response.web_socket is not None and not wants_upgrade(request):
         raise TypeError(
             "Worker tried to return a WebSocket in a response to a request which did not contain "
             'the header "Upgrade: websocket".'
         )
+
+
+def returned_instead(value: object) -> str:
+    """What a handler has returned in place of a response, for its author."""
+    if value is None:
+        return "returned None: a way through it ends without `return`"
+    if hasattr(value, "__await__"):
+        return f"returned {value!r}: write `return await …`"
+    return f"returned {type(value).__name__}"

@@ -1,16 +1,24 @@
-"""Durable Object bindings: from a name to an id, to the object's home, to a call that is under way."""
+"""Durable Object bindings: from a name to an id, to its home, to a call that is under way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import itertools
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from common.ids import IdFactory, ObjectId
 from common.wrangler import Binding
-from shard.messages import check_upgrade, request_to_wire, response_from_wire
+from shard.calls import FetchCall, LocalCall, deliver, need_no_copy
+from shard.errors import copy_error, take_broken
+from shard.leaving import gate_before
+from shard.messages import request_to_wire, response_from_wire
+from shard.owned_stream import keep_body_with
 from shard.promise import Promise
+from shard.references import size_of
 from shard.slot import Slot
+from shard.turn import Owner, current_owner
 from workers.request import Request
 from workers.response import Response
 
@@ -18,6 +26,9 @@ if TYPE_CHECKING:
     from shard.host import Shard
 
 __all__ = ["Namespace", "ObjectChannel"]
+
+_numbers = itertools.count(1)
+"""Of the stubs of this process: see :class:`shard.rpc.RpcEnd`."""
 
 
 class Namespace:
@@ -56,34 +67,145 @@ class Namespace:
 
 
 class ObjectChannel:
-    """What a stub sends its calls through: in order, and broken for ever by a reset."""
+    """What a stub sends its calls through: in order, and broken for ever by a reset.
 
-    __slots__ = ("_broken", "_id", "_namespace", "_shard")
+    Attributes:
+        object_id: whose stub it is.
+        namespace: of which class.
+    """
+
+    __slots__ = ("_broken", "_number", "_shard", "namespace", "object_id")
 
     def __init__(self, namespace: Namespace, object_id: ObjectId, shard: Shard) -> None:
-        self._namespace = namespace
-        self._id = object_id
+        self.namespace = namespace
+        self.object_id = object_id
         self._shard = shard
         self._broken: BaseException | None = None
+        self._number = next(_numbers)
 
     def fetch(self, request: Request) -> Awaitable[Response]:
         """Send *request* to the object's ``fetch``."""
         promise: Promise[Response] = Promise()
         if self._broken is not None:
-            promise.settle(None, self._broken)
-            return promise
+            return self._refuse(promise)
 
         def answered(response: Any, error: BaseException | None) -> None:
             if error is not None:
                 self._check_broken(error)
             promise.settle(response, error)
 
-        home = self._shard.home_of(self._id)
+        owner = current_owner.get()
+        home = self._shard.home_of(self.object_id)
         if home == self._shard.index:
-            fetch_locally(self._namespace.slot(self._id), request, answered)
+            keep_body_with(owner, request)
+            self._leave(owner, lambda: fetch_locally(self._slot(), request, answered), promise)
         else:
-            self._fetch_remotely(home, request, answered)
+            self._leave(owner, lambda: self._fetch_remotely(home, request, answered), promise)
         return promise
+
+    def _leave(
+        self, owner: Owner | None, send: Callable[[], None], promise: Promise[Any], size: int = 0
+    ) -> None:
+        """Send now, or once what the caller has written before is durable."""
+        gate = gate_before(owner)
+        if gate is None:
+            send()
+        else:
+            gate.push(send, lambda error: promise.settle(None, error), size)
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """Call *method* of the object."""
+        promise: Promise[Any] = Promise()
+        if self._broken is not None:
+            return self._refuse(promise)
+        shard = self._shard
+        home = shard.home_of(self.object_id)
+        if home != shard.index:
+            self._call_remotely(home, method, args, kwargs, promise)
+            return promise
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._check_broken(error)
+            promise.settle(value, error)
+
+        owner = current_owner.get()
+        references = shard.loopback.references
+        given: Any = args
+        if kwargs or not need_no_copy(args):
+            given = references.write(_arguments(args, kwargs), owner)
+        call = LocalCall(references, method, given, answered)
+        gate = gate_before(owner)
+        if gate is None:
+            deliver(self._slot(), call)
+        else:
+            self._leave(owner, lambda: deliver(self._slot(), call), promise, call.size)
+        return promise
+
+    def _slot(self) -> Slot:
+        # Looked up when the call leaves: until then it may have been forgotten, and made anew.
+        return self.namespace.slot(self.object_id)
+
+    def _call_remotely(
+        self,
+        home: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        promise: Promise[Any],
+    ) -> None:
+        peers = self._shard.peers
+        end = peers.end(home)
+        if end is None:
+            self._call_later(home, method, args, kwargs, promise)
+            return
+        owner = current_owner.get()
+        written = end.references.write(_arguments(args, kwargs), owner)
+        settle = end.references.settles(promise)
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._check_broken(error)
+            settle(value, error)
+
+        target = [
+            *self.address,
+            peers.generation(home, self.object_id.partition),
+            self._number,
+        ]
+        self._leave(
+            owner,
+            lambda: end.call(target, method, written, answered),
+            promise,
+            size_of(written),
+        )
+
+    def _call_later(
+        self,
+        home: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        promise: Promise[Any],
+    ) -> None:
+        """The object's shard is away: wait for it, with the arguments as they are now."""
+        # By way of the loopback: what goes by reference waits as a stub, and is passed on as one.
+        references = self._shard.loopback.references
+        written = references.write(_arguments(args, kwargs), current_owner.get())
+        parts = references.read(written)
+        positional, keywords = tuple(parts[0]), parts[1] if kwargs else {}
+        context = copy_context()
+
+        def start() -> None:
+            try:
+                context.run(self._call_remotely, home, method, positional, keywords, promise)
+            except Exception as error:
+                promise.settle(None, error)
+
+        def refuse(error: BaseException) -> None:
+            promise.settle(None, error)
+
+        self._shard.peers.wait(home, size_of(written), start, refuse)
 
     def _fetch_remotely(self, home: int, request: Request, answered: Any) -> None:
         shard = self._shard
@@ -95,44 +217,33 @@ class ObjectChannel:
                 answered(response_from_wire(answer, shard.remote_socket), None)
 
         head, body = request_to_wire(request)
-        name = self._id.name
-        target = [self._namespace.binding.unique_key, self._id.raw, name]
-        shard.peers.request(home, target, self._id.partition, head, body, arrived)
+        partition = self.object_id.partition
+        shard.peers.request(home, self.address, self._number, partition, head, body, arrived)
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        """Call *method* of the object."""
-        raise NotImplementedError("RPC methods are not available yet: use fetch()")
+    @property
+    def address(self) -> list[Any]:
+        """``[unique_key, raw id, name]``."""
+        object_id = self.object_id
+        return [self.namespace.binding.unique_key, object_id.raw, object_id.name]
 
     def _check_broken(self, error: BaseException) -> None:
-        if getattr(error, "durableObjectReset", False):
-            self._broken = error
+        if take_broken(error):
+            end = self._shard.peers.end(self._shard.home_of(self.object_id))
+            if end is not None:
+                end.stub_ended(self._number)
+            # A copy that is never raised: raising would hang the caller's frames on it.
+            self._broken = copy_error(error, remote=False)
+
+    def _refuse(self, promise: Promise[Any]) -> Promise[Any]:
+        assert self._broken is not None
+        promise.settle(None, copy_error(self._broken, remote=False))
+        return promise
+
+
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return [list(args), kwargs] if kwargs else [list(args)]
 
 
 def fetch_locally(slot: Slot, request: Request, answered: Any) -> None:
     """Run an object's ``fetch`` in this process; *answered* gets its response or error."""
-
-    def method(instance: Any) -> tuple[Any, tuple[Any, ...]]:
-        fetch = getattr(instance, "fetch", None)
-        if fetch is None:
-            raise TypeError("Handler does not export a fetch() function.")
-        return fetch, (request,)
-
-    def done(value: Any, error: BaseException | None) -> None:
-        if error is None:
-            try:
-                check_upgrade(value, request)
-            except Exception as refused:
-                value, error = None, refused
-        if error is not None:
-            mark_remote(error)
-        answered(value, error)
-
-    slot.call(method, done)
-
-
-def mark_remote(error: BaseException) -> None:
-    """Tell the caller that the other side raised it."""
-    try:
-        error.remote = True  # type: ignore[attr-defined]
-    except AttributeError:
-        pass
+    deliver(slot, FetchCall(request, answered))

@@ -9,17 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from common.ids import ObjectId
 from common.wrangler import Project
+from shard import stacks
+from shard.held_sockets import HeldSockets
+from shard.leaving import gate_before, pass_gate
+from shard.timers import Timer, entry_timer, keep_alive, object_timer, run_soon
 from workers.context import DurableObjectState, ExecutionContext
 from workers.env import Env
 from workers.namespace import DurableObjectNamespace
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from shard.activation import Activation
     from shard.entry import EntryPoint
     from shard.host import Shard
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from workers.auto_response import WebSocketRequestResponsePair
     from workers.request import Request
     from workers.response import Response
+    from workers.storage import DurableObjectStorage
     from workers.websocket import SocketHost, WebSocket
 
 T = TypeVar("T")
@@ -42,34 +49,6 @@ def make_env(project: Project, namespaces: Mapping[str, Namespace]) -> Env:
     for name, namespace in namespaces.items():
         bindings[name] = DurableObjectNamespace(namespace)
     return Env(bindings, declared_in=project.file.name)
-
-
-class _Timer:
-    """A callback of ``setTimeout`` or ``setInterval``, run as an event of its owner."""
-
-    def __init__(
-        self, run: Callable[[], None], delay_s: float, repeat: bool, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._run = run
-        self._delay_s = delay_s
-        self._repeat = repeat
-        self._loop = loop
-        self._handle: asyncio.TimerHandle | None = loop.call_later(delay_s, self._fire)
-        self.ended: Callable[[], None] = lambda: None
-
-    def _fire(self) -> None:
-        if self._repeat:
-            self._handle = self._loop.call_later(self._delay_s, self._fire)
-        else:
-            self.cancel()
-        self._run()
-
-    def cancel(self) -> None:
-        """Do not run it (again)."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-            self.ended()
 
 
 class EntryHost:
@@ -97,12 +76,16 @@ class EntryHost:
         return ExecutionContext(self)
 
     def fetch(self, request: Request) -> Awaitable[Response]:
-        raise NotImplementedError("fetch() to the outside world is not available yet")
+        task = self._shard.outside_world.fetch(request)
+        owner = self._socket_owner
+        if owner is not None:
+            # It keeps the object in memory, and ends with it.
+            owner.waiting_for.add(task)
+            task.add_done_callback(owner.waiting_for.discard)
+        return task
 
     def wait_until(self, awaitable: object) -> None:
-        if hasattr(awaitable, "__await__"):
-            task = asyncio.get_running_loop().create_task(_await(awaitable))
-            task.add_done_callback(_log_failure)
+        keep_alive(awaitable, None)
 
     def socket_host(self) -> SocketHost:
         if self._entry is None:
@@ -110,18 +93,27 @@ class EntryHost:
         return self._entry
 
     def open_socket(self, socket: WebSocket, url: str, protocols: Sequence[str]) -> None:
-        raise NotImplementedError("outgoing WebSockets are not available yet")
+        self._shard.outside_world.open(socket, url, protocols, self.socket_host())
+
+    @property
+    def _socket_owner(self) -> Any:
+        """Whose code runs; see :class:`shard.inbox.SocketOwner`. ``None`` outside any handler."""
+        return self._entry
 
     def set_timer(
         self, callback: Callable[[], object], delay_s: float, *, repeat: bool = False
-    ) -> _Timer:
-        return _Timer(lambda: _run_logged(callback), delay_s, repeat, asyncio.get_running_loop())
+    ) -> Timer:
+        if self._entry is None:
+            raise RuntimeError("a timer can be set only while a request or an event is handled")
+        loop = asyncio.get_running_loop()
+        return entry_timer(self._entry, callback, delay_s, repeat, loop)
 
     def queue_microtask(self, callback: Callable[[], object]) -> None:
-        asyncio.get_running_loop().call_soon(_run_logged, callback)
+        run_soon(callback, None)
 
     def run_sync(self, awaitable: Awaitable[T]) -> T:
-        raise RuntimeError("run_sync() is not available yet")
+        result: T = stacks.wait(awaitable)
+        return result
 
     def log(self, level: str, message: str) -> None:
         getattr(log, level)(message)
@@ -144,39 +136,46 @@ class ObjectHost(EntryHost):
         return self._activation.slot.id
 
     @property
-    def storage(self) -> Any:
-        raise NotImplementedError(
-            "ctx.storage is not available yet: objects live in memory only in this version"
-        )
+    def storage(self) -> DurableObjectStorage:
+        storage = self._activation.storage
+        if storage is None:
+            storage = self._shard.make_storage(self._activation)
+        return storage.api
 
     def wait_until(self, awaitable: object) -> None:
-        if hasattr(awaitable, "__await__"):
-            task = asyncio.get_running_loop().create_task(
-                _await(awaitable), context=self._activation.context.copy()
-            )
-            task.add_done_callback(_log_failure)
+        keep_alive(awaitable, self._activation)
 
     def socket_host(self) -> SocketHost:
         return self._activation
 
+    def fetch(self, request: Request) -> Awaitable[Response]:
+        if gate_before(self._activation) is None:
+            return super().fetch(request)
+        return asyncio.get_running_loop().create_task(self._fetch_later(request))
+
+    async def _fetch_later(self, request: Request) -> Response:
+        await pass_gate(self._activation)
+        return await super().fetch(request)
+
+    def open_socket(self, socket: WebSocket, url: str, protocols: Sequence[str]) -> None:
+        gate = gate_before(self._activation)
+        if gate is None:
+            super().open_socket(socket, url, protocols)
+        else:
+            gate.push(lambda: EntryHost.open_socket(self, socket, url, protocols))
+
+    @property
+    def _socket_owner(self) -> Any:
+        return self._activation
+
     def set_timer(
         self, callback: Callable[[], object], delay_s: float, *, repeat: bool = False
-    ) -> _Timer:
-        activation = self._activation
+    ) -> Timer:
+        loop = asyncio.get_running_loop()
+        return object_timer(self._activation, callback, delay_s, repeat, loop)
 
-        def run() -> None:
-            if not activation.dead:
-                activation.slot.call(lambda instance: (callback, ()), _log_outcome)
-
-        timer = _Timer(run, delay_s, repeat, asyncio.get_running_loop())
-        if not repeat:
-            activation.held_up += 1
-
-            def ended() -> None:
-                activation.held_up -= 1
-
-            timer.ended = ended
-        return timer
+    def queue_microtask(self, callback: Callable[[], object]) -> None:
+        run_soon(callback, self._activation)
 
     def block_concurrency_while(
         self, callback: Callable[[], Awaitable[T]] | Callable[[], T]
@@ -187,47 +186,40 @@ class ObjectHost(EntryHost):
     def abort(self, reason: BaseException, *, retry_alarm: bool) -> None:
         activation = self._activation
         if not activation.dead:
-            # Outputs of the running step are lost with it; what follows of it is not run.
+            # What was sent before has left, unless it waited for a write that is lost now.
             activation.slot.reset(reason)
 
-    def accept_web_socket(self, socket: WebSocket, tags: tuple[str, ...]) -> NoReturn:
-        raise NotImplementedError("hibernatable WebSockets are not available yet: use accept()")
+    # --- held sockets --------------------------------------------------------------------------
+
+    @property
+    def _held(self) -> HeldSockets:
+        slot = self._activation.slot
+        if slot.held is None:
+            slot.held = HeldSockets(slot, self._shard.sockets, self._shard.clock)
+        held: HeldSockets = slot.held
+        return held
+
+    def accept_web_socket(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
+        self._held.accept(socket, tags, self._activation)
 
     def get_web_sockets(self, tag: str | None) -> list[WebSocket]:
-        return []
+        activation = self._activation
+        held: HeldSockets | None = activation.slot.held
+        return [] if held is None or activation.dead else held.sockets(activation, tag)
 
-    def set_auto_response(self, pair: WebSocketRequestResponsePair | None) -> NoReturn:
-        raise NotImplementedError("hibernatable WebSockets are not available yet")
+    def set_auto_response(self, pair: WebSocketRequestResponsePair | None) -> None:
+        self._held.set_auto_response(pair)
 
     def get_auto_response(self) -> WebSocketRequestResponsePair | None:
-        return None
+        return self._held.auto_response
 
-    def auto_response_timestamp(self, socket: WebSocket) -> None:
-        return None
+    def auto_response_timestamp(self, socket: WebSocket) -> dt.datetime | None:
+        return self._held.answered_at(socket)
 
-    def set_event_timeout_ms(self, timeout_ms: int | None) -> NoReturn:
-        raise NotImplementedError("hibernatable WebSockets are not available yet")
+    def set_event_timeout_ms(self, timeout_ms: int | None) -> None:
+        self._held.event_timeout_ms = timeout_ms
+        if self._activation.instance is not None:
+            self._activation.bind_message_handler()
 
     def get_event_timeout_ms(self) -> int | None:
-        return None
-
-
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("wait_until.failed", exc_info=error)
-
-
-def _log_outcome(value: Any, error: BaseException | None) -> None:
-    if error is not None:
-        log.error("timer.failed", exc_info=error)
-
-
-def _run_logged(callback: Callable[[], object]) -> None:
-    try:
-        callback()
-    except Exception as error:
-        log.error("timer.failed", exc_info=error)
+        return self._held.event_timeout_ms

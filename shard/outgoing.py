@@ -1,7 +1,7 @@
 """Outgoing WebSockets: the port between an app's ``WebSocket`` and a server elsewhere.
 
-The HTTP client makes the connection and the handshake; from the 101 on, its compiled frame reader feeds
-:class:`OutgoingSocket` directly, without a task and without a future for each message.
+The HTTP client makes the connection and the handshake; from the 101 on, its compiled frame reader
+feeds :class:`OutgoingSocket` directly, without a task and without a future for each message.
 
 ::
 
@@ -26,7 +26,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from shard.inbox import Inbox, SocketOwner
 from workers.events import CloseEvent, ErrorEvent, Event, OpenEvent
-from workers.websocket import FRESH, LOST, NO_STATUS, WebSocket
+from workers.websocket import LOST, NO_STATUS, WebSocket
 
 if TYPE_CHECKING:
     from common.settings import Settings
@@ -104,7 +104,8 @@ class OutgoingSocket:
         self._protocol: Any = None
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._accept_timer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
         self._paused = False
         self._close_read = False
 
@@ -112,12 +113,15 @@ class OutgoingSocket:
 
     def owned_by(self, owner: Any) -> None:
         """*owner* uses the socket from now on, and is kept in memory by it."""
+        if self._accept_timer is not None:
+            self._accept_timer.cancel()
+            self._accept_timer = None
+        if self.ended:
+            owner.regular_sockets.discard(self.ws)
+            return
         self._owner = owner
         owner.slot.sockets.add(self)
         owner.regular_sockets.add(self.ws)
-        if self._timer is not None and not self._close_read:
-            self._timer.cancel()
-            self._timer = None
 
     def dial(self, dialling: asyncio.Task[ClientResponse]) -> None:
         """The connection is being made by *dialling*, whose result is the answer 101."""
@@ -136,20 +140,19 @@ class OutgoingSocket:
         else:
             response = task.result()
             self.ws.opened(response.headers.get("Sec-WebSocket-Protocol", ""))
-            self.join(response)
             self._inbox.put(OpenEvent(self.ws))
+            self.join(response)
 
     def join(self, response: ClientResponse) -> None:
         """Carry the frames of the connection that *response*, a checked 101, has opened."""
         connection = response.connection
-        assert connection is not None and connection.protocol is not None
-        transport = connection.transport
-        assert isinstance(transport, asyncio.Transport)
+        assert connection is not None
         self._response = response
         self._protocol = protocol = connection.protocol
-        self._transport = transport
+        self._transport = connection.transport
+        assert protocol is not None
         if self._owner is None:
-            self._timer = self._loop.call_later(UNACCEPTED_TIMEOUT_S, self._not_accepted)
+            self._accept_timer = self._loop.call_later(UNACCEPTED_TIMEOUT_S, self._not_accepted)
         frames = _Frames(self, protocol, self._loop)
         self._parser = WebSocketReader(frames, self._limits.message_bytes, False, True)
         # What came in the same packet as the 101 is read at once.
@@ -169,6 +172,9 @@ class OutgoingSocket:
     def send(self, message: str | bytes) -> None:
         """Write one message; a peer that lets too much wait is given up."""
         if self.ended or self._transport is None:
+            return
+        if self._transport.is_closing():
+            self._lose(LOST, LOST_TEXT)  # it is lost already, the event loop has yet to say so
             return
         if isinstance(message, str):
             self._write(_TEXT, message.encode())
@@ -301,31 +307,27 @@ class OutgoingSocket:
         self._finish()
 
     def _give_up_later(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._limits.close_timeout_s, self._give_up)
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(self._limits.close_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
-        self._timer = None
         self._lose(LOST, "the closing handshake took too long", abort=True)
 
     def _not_accepted(self) -> None:
-        self._timer = None
-        if self.ws.mode == FRESH:
-            log.warning("socket.never_accepted", url=self.ws.url)
-            self._write_close(1001, "nobody accepted this socket")
-            self._finish()
+        log.warning("socket.never_accepted", url=self.ws.url)
+        self._write_close(1001, "nobody accepted this socket")
+        self._finish()
 
     def _finish(self) -> None:
         if self.ended:
             return
         self.ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._accept_timer, self._close_timer):
+            if timer is not None:
+                timer.cancel()
         if self._response is not None:
             # Closing writes out what is buffered; a peer that does not read must not hold it up.
             transport = self._transport
-            self._pause(False)
             self._response.close()
             if transport is not None and transport.get_write_buffer_size():
                 self._loop.call_later(self._limits.close_timeout_s, transport.abort)

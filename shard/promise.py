@@ -1,8 +1,8 @@
 """An answer that is already on its way: what a call to another object returns.
 
-The call has begun when the promise is made, so it may be dropped without being awaited. If the answer
-is there by the time it is awaited, awaiting costs nothing; no future is made unless someone really has
-to wait.
+The call has begun when the promise is made, so it may be dropped without being awaited. If the
+answer is there by the time it is awaited, awaiting costs nothing; no future is made unless someone
+really has to wait.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ from shard.activation import Activation
 from shard.bodies import BodyError, InboundBody, OutboundBody, link_lost
 from shard.errors import connection_lost
 from shard.exchanges import Exchanges
+from shard.leaving import gate_before
 from shard.line import Line
 from shard.promise import Promise
 from shard.turn import Owner, current_owner
@@ -108,16 +109,16 @@ class Disposals:
         """One more stub of *target* was given away."""
         self._exported[id(target)] = self._exported.get(id(target), 0) + 1
 
-    def dropped(self, target: RpcTarget, owner: Owner | None) -> None:
-        """One is gone."""
+    def dropped(self, target: RpcTarget, owner: Owner | None, *, dispose: bool) -> None:
+        """One is gone; it counts for *dispose* unless it never left."""
         left = self._exported[id(target)] - 1
         if left:
             self._exported[id(target)] = left
             return
         del self._exported[id(target)]
-        dispose = getattr(target, "__dispose__", None) or getattr(target, "dispose", None)
-        if callable(dispose) and (owner is None or not owner.dead):
-            self._run(owner, dispose)
+        method = getattr(target, "__dispose__", None) or getattr(target, "dispose", None)
+        if dispose and callable(method) and (owner is None or not owner.dead):
+            self._run(owner, method)
 
 
 class References:
@@ -167,7 +168,7 @@ class References:
             data = serialize(value, handles, self._max_bytes)
         except BaseException:
             for handle in handles.exported:
-                self._forget(handle)
+                self._withdraw(handle)
             raise
         return [data] if handles.used else data
 
@@ -213,7 +214,9 @@ class References:
     def export_stream(self, stream: ReadableStream, owner: Owner | None) -> int:
         """Send *stream* as soon as the other end grants credit; its handle."""
         handle = self._new_handle()
-        self._sources[handle] = _Source(aiter(stream), owner)
+        self._sources[handle] = _Source(stream.chunks(), owner)
+        if isinstance(owner, Activation):
+            owner.held_up += 1
         return handle
 
     def _new_handle(self) -> int:
@@ -221,19 +224,31 @@ class References:
         self._next_handle += 1
         return handle
 
-    def _forget(self, handle: int) -> None:
-        self._sources.pop(handle, None)
+    def _withdraw(self, handle: int) -> None:
+        self._end_source(handle)
         export = self._exports.pop(handle, None)
         if export is not None:
-            self._dropped(export)
+            self._dropped(export, was_sent=False)
 
-    def _dropped(self, export: Export) -> None:
+    def _end_source(self, handle: int) -> bool:
+        """Forget a source and stop it; false if that was done before."""
+        source = self._sources.pop(handle, None)
+        if source is None:
+            return False
+        if isinstance(source.owner, Activation):
+            source.owner.held_up -= 1
+            source.owner.stirred = True
+        if source.outbound is not None:
+            source.outbound.stop()
+        return True
+
+    def _dropped(self, export: Export, *, was_sent: bool = True) -> None:
         owner, target = export.owner, export.target
         if isinstance(owner, Activation):
             owner.held_up -= 1
             owner.stirred = True
         if isinstance(target, RpcTarget):
-            self._disposals.dropped(target, owner)
+            self._disposals.dropped(target, owner, dispose=was_sent)
         elif isinstance(target, RpcStub):
             target.dispose()
 
@@ -258,13 +273,24 @@ class References:
     ) -> Awaitable[Any]:
         """Call what the other end exported under *handle*."""
         promise: Promise[Any] = Promise()
-        written = self.write([args, kwargs], current_owner.get())
         if not self.line.is_open:
             promise.settle(None, connection_lost(link_lost()))
             return promise
-        self.exchanges.send(
-            INVOKE, [handle, method, written], self.settles(promise), size=size_of(written)
-        )
+        owner = current_owner.get()
+        written = self.write([list(args), kwargs] if kwargs else [list(args)], owner)
+
+        def send() -> None:
+            fields = [handle, method, written]
+            if self.line.is_open:
+                self.exchanges.send(INVOKE, fields, self.settles(promise), size=size_of(written))
+            else:
+                promise.settle(None, connection_lost(link_lost()))
+
+        gate = gate_before(owner)
+        if gate is None:
+            send()
+        else:
+            gate.push(send, lambda error: promise.settle(None, error), size_of(written))
         return promise
 
     def settles(self, promise: Promise[Any]) -> Callable[[Any, BaseException | None], None]:
@@ -309,9 +335,7 @@ class References:
         if kind == BODY_CREDIT:
             self._credit(handle, record[2])
         elif kind == CANCEL:
-            source = self._sources.pop(handle, None)
-            if source is not None and source.outbound is not None:
-                source.outbound.stop()
+            self._end_source(handle)
         else:
             self._stream_piece(kind, handle, record)
 
@@ -342,9 +366,9 @@ class References:
         task.add_done_callback(lambda task: self._sent(handle, task))
 
     def _sent(self, handle: int, task: asyncio.Task[None]) -> None:
-        source = self._sources.pop(handle, None)
+        wanted = self._end_source(handle)
         if task.cancelled():
-            if source is not None and self.line.is_open:
+            if wanted and self.line.is_open:
                 self.line.send([BODY_ABORT, -handle, "the object that sent it is gone"])
         elif (error := task.exception()) is not None:
             log.warning("stream.failed", error=repr(error))
@@ -354,10 +378,8 @@ class References:
         exports, self._exports = self._exports, {}
         for export in exports.values():
             self._dropped(export)
-        sources, self._sources = self._sources, {}
-        for source in sources.values():
-            if source.outbound is not None:
-                source.outbound.stop()
+        for handle in list(self._sources):
+            self._end_source(handle)
         inbound, self._inbound = self._inbound, {}
         for body in inbound.values():
             body.abort(link_lost())
@@ -514,5 +536,3 @@ def _soon(references: References, callback: Callable[[], None]) -> None:
         loop.call_soon(callback)
     else:
         loop.call_soon_threadsafe(callback)
-
-

@@ -67,14 +67,23 @@ class Requests:
         self._window_bytes = window_bytes
         self._open: dict[int, _Request] = {}
 
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._open)
+
     def start(self, record: Record) -> None:
         """Handle a ``REQUEST`` record."""
         _, request_id, target, head = record
         stream: InboundBody | None = None
         if head[4] == BODY_STREAM:
             stream = InboundBody(self._link, request_id)
-        request = request_from_wire(head, stream)
         entry = _Request(stream)
+        try:
+            request = request_from_wire(head, stream)
+        except (TypeError, ValueError) as refused:
+            # The gateway has checked what it can; whatever is left harms this request alone.
+            self._link.send([FAILED, request_id, self._write_error(refused)])
+            return
         self._open[request_id] = entry
 
         def answer(response: Response | None, error: BaseException | None) -> None:
@@ -92,8 +101,10 @@ class Requests:
             entry.inbound.feed(record[2])
         elif kind == BODY_END and entry.inbound is not None:
             entry.inbound.end()
+            self._tidy(request_id, entry)
         elif kind == BODY_ABORT and entry.inbound is not None:
             entry.inbound.abort(BodyError(str(record[2])))
+            self._tidy(request_id, entry)
         elif kind == BODY_CREDIT and entry.outbound is not None:
             entry.outbound.credit(record[2])
         elif kind == CANCEL:
@@ -129,8 +140,8 @@ class Requests:
                 fields = self._fields_of(response, request)
             except Exception as refused:
                 error = refused
-        if entry.inbound is not None and not request.body_used:
-            entry.inbound.discard()
+        # What is left of the request's body is not discarded: the response may be made of it.
+        # Whoever sends it ends it when the response is complete.
         if error is not None:
             if self._link.is_open and not entry.cancelled:
                 self._link.send([FAILED, request_id, self._write_error(error)])
@@ -138,6 +149,10 @@ class Requests:
             return
         if not self._link.is_open or entry.cancelled:
             self._withdraw(fields)
+            if fields.stream is not None:
+                unread = OutboundBody(self._link, request_id, fields.stream, 0)
+                unread.stop()
+                asyncio.get_running_loop().create_task(unread.run()).add_done_callback(_body_done)
             self._tidy(request_id, entry)
             return
         self._link.send(
@@ -163,15 +178,21 @@ class Requests:
         task = asyncio.get_running_loop().create_task(entry.outbound.run())
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._open.pop(request_id, None)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("response.body_failed", error=repr(error))
+            entry.outbound = None
+            self._tidy(request_id, entry)
+            _body_done(task)
 
         task.add_done_callback(ended)
 
     def _tidy(self, request_id: int, entry: _Request) -> None:
-        if entry.answered and entry.outbound is None:
+        read = entry.inbound is None or entry.inbound.over
+        if entry.answered and entry.outbound is None and read:
             self._open.pop(request_id, None)
+
+
+def _body_done(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("response.body_failed", error=repr(error))
 
 
 def http_status_of(error: BaseException) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -18,8 +20,10 @@ from common.placement import ShardIndex
 from common.process import run_role
 from common.settings import Settings
 from common.wrangler import find_project
-from shard.app import load_app
+from shard import app_output
+from shard.app import App, load_app
 from shard.host import Shard
+from shard.lag import LagWatch
 
 log = structlog.get_logger(__name__)
 
@@ -32,16 +36,30 @@ class ShardService:
         self._index = index
         self._ownership = FlockOwnership(settings.data_dir)
         self._shard: Shard | None = None
+        self._lag: LagWatch | None = None
         metrics.gauge("limpet_objects", "Objects with a slot.", lambda: self._figure("objects"))
         metrics.gauge(
             "limpet_active_objects", "Objects in memory.", lambda: self._figure("active_objects")
         )
+        metrics.gauge("limpet_sockets", "WebSockets of objects.", lambda: self._figure("sockets"))
         metrics.gauge(
-            "limpet_sockets", "WebSockets of objects.", lambda: self._figure("sockets")
+            "limpet_outgoing_sockets",
+            "WebSockets that the app has opened to others.",
+            lambda: self._figure("outgoing_sockets"),
+        )
+        metrics.gauge(
+            "limpet_loop_lag_seconds",
+            "How late the event loop was at its last beat.",
+            lambda: 0.0 if self._lag is None else self._lag.lag_s,
+        )
+        metrics.gauge(
+            "limpet_loop_lag_longest_seconds",
+            "How late the event loop has been at most.",
+            lambda: 0.0 if self._lag is None else self._lag.longest_s,
         )
 
     async def start(self) -> Mapping[str, object]:
-        """Own the partitions, then load the app, then listen.
+        """Own the partitions, then listen.
 
         Raises:
             ConfigError: the app or a folder is wrong.
@@ -51,7 +69,17 @@ class ShardService:
         membership = FixedMembership(settings.shards)
         partitions = membership.placement.partitions_of(ShardIndex(self._index))
         generations = self._ownership.acquire(partitions)
-        app = load_app(find_project(settings.app))
+        app_output.install()
+        app = _apps.pop(settings.app)
+        if self._index == 0:  # once for a cluster
+            for binding in app.without_rpc():
+                log.warning(
+                    "app.class_without_rpc",
+                    binding=binding.name,
+                    class_name=binding.class_name,
+                    where=binding.where,
+                    remedy=f"write class {binding.class_name}(DurableObject)",
+                )
         self._shard = Shard(
             self._index,
             app,
@@ -63,15 +91,21 @@ class ShardService:
             random.Random(),  # noqa: S311 - jitter
         )
         await self._shard.start()
+        if settings.lag_warning_s:
+            self._lag = LagWatch(settings.lag_warning_s, app.project.root)
+            self._lag.start()
         log.info("shard.ready", app=str(app.project.file), partitions=len(partitions))
         return {"partitions": len(partitions)}
 
     async def stop(self) -> None:
         """End the links and let the objects go."""
+        if self._lag is not None:
+            self._lag.stop()
         if self._shard is not None:
             await self._shard.stop()
         for partition in list(self._ownership.held()):
             self._ownership.release(partition)
+        app_output.uninstall()
 
     def health(self) -> Health:
         """Healthy as soon as it serves."""
@@ -85,9 +119,21 @@ class ShardService:
         return float(self.status().get(name, 0))  # type: ignore[arg-type]
 
 
+_apps: Final[dict[Path, App]] = {}
+
+
+def prepare(settings: Settings) -> None:
+    """Load the app, which needs nothing that only one process may have.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    _apps[settings.app] = load_app(find_project(settings.app))
+
+
 def main() -> int:
     """Run one shard process; its exit status."""
-    return run_role("shard", ShardService)
+    return run_role("shard", ShardService, prepare)
 
 
 if __name__ == "__main__":

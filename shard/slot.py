@@ -16,28 +16,44 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Protocol
 
 import structlog
 
-from common.errors import ObjectReset, Overloaded
+from common.errors import ObjectReset, Overloaded, Unavailable
 from common.ids import ObjectId
 from shard.activation import Activation
-from shard.turn import Done
+from shard.turn import Done, plain
+from workers.exceptions import set_flags
 
 log = structlog.get_logger(__name__)
 
 EVENT_OVERHEAD_BYTES = 200
 """What one waiting event counts beside its payload."""
+INTERVAL_IDLE_S = 70.0
+"""How long an object stays in memory that does nothing but run a ``setInterval``."""
+MAX_STACKED = 16
+"""How many objects may be at work on one stack, each called by the one before. The next event waits
+for the event loop, so that a long chain of calls does not run into Python's recursion limit."""
+
+_stacked = 0
 
 
 class SlotHost(Protocol):
     """What a slot needs from its shard."""
 
     max_pending_bytes: int
+    base_context: Context
+    enter_function: Callable[..., Any] | None
+    """Calls a handler so that it can wait; see :mod:`shard.stacks`."""
+    """What the context of every activation starts from."""
 
     def enter_context(self, context: Any, activation: Activation) -> None:
         """Put into an activation's context what its code finds there (``env``, log fields, …)."""
+
+    def socket_accepted(self, owner: Any, socket: Any) -> None:
+        """The app has accepted a regular socket: see that its messages find the way to it."""
 
     def make_instance(self, activation: Activation) -> Any:
         """Construct the app's object; may raise anything."""
@@ -50,7 +66,7 @@ class Pending:
     """An event that waits for its object.
 
     Attributes:
-        size: bytes it counts for.
+        size: bytes it counts for; an event of size 0 is never refused.
         start: begins it, once the object is free.
         fail: called instead if the object is reset before that.
     """
@@ -76,6 +92,8 @@ class Slot:
         namespace: the class and key it belongs to (opaque here).
         activation: its life in memory, or ``None``.
         pending: events that wait, oldest first.
+        sockets: the server ends of its WebSockets, regular and held.
+        held: its :class:`~shard.held_sockets.HeldSockets`, once it has had one.
     """
 
     __slots__ = (
@@ -83,6 +101,7 @@ class Slot:
         "_idle_since",
         "_loop",
         "activation",
+        "held",
         "host",
         "id",
         "namespace",
@@ -101,6 +120,7 @@ class Slot:
         self.pending: deque[Pending] = deque()
         self.pending_bytes = 0
         self.sockets: set[Any] = set()
+        self.held: Any = None
         self._loop = loop
         self._draining = False
         self._idle_since: float | None = None
@@ -134,16 +154,30 @@ class Slot:
             activation = self._wake(event)
             if activation is None:
                 return
+            if not activation.free:
+                # What the constructor has called comes after the event that it was run for.
+                self.pending.appendleft(event)
+                self.pending_bytes += event.size
+                activation.step_ended()
+                return
         if activation.free:
-            event.start(activation)
-            return
-        if self.pending_bytes + event.size > self.host.max_pending_bytes and self.pending:
-            event.fail(
-                Overloaded(
-                    "Durable Object is overloaded. Too many requests queued: "
-                    f"{len(self.pending)} events of {self.pending_bytes} bytes wait for {self}"
-                )
+            global _stacked
+            if _stacked < MAX_STACKED:
+                _stacked += 1
+                try:
+                    event.start(activation)
+                finally:
+                    _stacked -= 1
+                return
+            activation.free = False
+            self.drain_soon()
+        wanted = self.pending_bytes + event.size
+        if event.size and self.pending and wanted > self.host.max_pending_bytes:
+            error = Overloaded(
+                "Durable Object is overloaded. Too many requests queued: "
+                f"{len(self.pending)} events of {self.pending_bytes} bytes wait for {self}"
             )
+            event.fail(set_flags(error, overloaded=True))
             return
         self.pending.append(event)
         self.pending_bytes += event.size
@@ -159,14 +193,13 @@ class Slot:
         activation = self.activation
         if activation is None or activation.dead:
             return
-        # One is free to start the next: each start() ends with step_ended(), which asks for
-        # another drain while events wait, so other objects get their turn in between.
+        # One at a time: step_ended() asks for another drain while events wait, so other objects
+        # get their turn in between.
         if self.pending and activation.instance is not None and not activation.gate.holds_events:
             event = self.pending.popleft()
             self.pending_bytes -= event.size
             event.start(activation)
-            if not self.pending:
-                activation.step_ended()
+            activation.step_ended()
 
     # --- lives ---------------------------------------------------------------------------------
 
@@ -176,13 +209,17 @@ class Slot:
         self._idle_since = None
         try:
             activation.construct(lambda: self.host.make_instance(activation))
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            error = activation.death if activation.dead else plain(raised) or raised
             log.error("object.constructor_failed", object=str(self), exc_info=error)
-            self.reset(error)
+            if self.activation is activation:
+                self.reset(error)
             event.fail(error)
             return None
-        if self.activation is not activation:
-            event.fail(ObjectReset(f"{self} was reset in its constructor"))
+        if activation.dead:
+            event.fail(activation.death)
             return None
         return activation
 
@@ -211,25 +248,33 @@ class Slot:
 
         Args:
             now: monotonic seconds.
+            idle_timeout_s: at least 0.
         """
         activation = self.activation
         if activation is None:
             self._forget()
             return
-        if activation.stirred or activation.busy or self.pending:
+        if self._idle_since is None or activation.stirred or activation.busy or self.pending:
             activation.stirred = False
-            self._idle_since = None
-            return
-        if self._idle_since is None:
             self._idle_since = now
-        elif now - self._idle_since >= idle_timeout_s:
+        elif now - self._idle_since >= self._patience_s(activation, idle_timeout_s):
             self.evict()
 
+    @staticmethod
+    def _patience_s(activation: Activation, idle_timeout_s: float) -> float:
+        return max(idle_timeout_s, INTERVAL_IDLE_S) if activation.intervals else idle_timeout_s
+
     def evict(self) -> None:
-        """Drop the activation; the next event constructs again."""
+        """Drop the activation; the next event constructs again. Events that wait fail."""
         activation, self.activation = self.activation, None
+        pending, self.pending = self.pending, deque()
+        self.pending_bytes = 0
         if activation is not None:
             activation.end(ObjectReset(f"{self} was evicted"))
+        if self.held is not None:
+            self.held.sleep()
+        for event in pending:
+            event.fail(Unavailable(f"{self} leaves this shard"))
         self._forget()
 
     def _forget(self) -> None:

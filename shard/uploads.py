@@ -75,7 +75,9 @@ class Upload:
         if self._missing is not None:
             self._missing -= size
             if self._missing < 0:
-                raise TypeError(f"the body is {-self._missing} bytes longer than its Content-Length")
+                raise TypeError(
+                    f"the body is {-self._missing} bytes longer than its Content-Length"
+                )
 
     def _pumped(self, task: asyncio.Task[None]) -> None:
         self._ended = True
