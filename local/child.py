@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from common.parent import PARENT_FD
-from common.readiness import READY_FD, Failed, Report, read_report
+from common.readiness import READY_FD, Failed, Report, Standby, read_report
 from local.processes import describe_exit, kill_group
 
 
@@ -44,6 +44,8 @@ class Child:
         self.process = process
         self._ready_fd = ready_fd
         self._parent_fd = parent_fd
+        self._reader: asyncio.StreamReader | None = None
+        self._pipe: asyncio.ReadTransport | None = None
 
     @classmethod
     async def start(
@@ -86,20 +88,24 @@ class Child:
         """Return what the child says of its start: `Ready`, or `Failed` with a message for people.
 
         A child that ends without a word, or says nothing for `timeout_s` seconds, has failed too.
-        To be called once.
+        After `Standby` there is another one to come.
         """
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._ready_fd, "rb", 0)
-        )
+        if self._reader is None:
+            reader = self._reader = asyncio.StreamReader()
+            self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._ready_fd, "rb", 0)
+            )
+        said: Report | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                said = await read_report(reader)
-                return said or Failed(f"{await self.wait()} before it was ready")
+                said = await read_report(self._reader)
+                said = said or Failed(f"{await self.wait()} before it was ready")
         except TimeoutError:
-            return Failed(f"was not ready within {timeout_s:g} s")
+            said = Failed(f"was not ready within {timeout_s:g} s")
         finally:
-            transport.close()
+            if not isinstance(said, Standby):
+                self._close_pipe()
+        return said
 
     async def wait(self) -> str:
         """Wait for the process to end; return how it did, as words: "exited with code 1"."""
@@ -116,4 +122,9 @@ class Child:
 
     def close(self) -> None:
         """Release the descriptors; the process has ended."""
+        self._close_pipe()
         os.close(self._parent_fd)
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it did not work, 2 the command line or the configuration i
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +61,8 @@ def check(**flags: str | None) -> None:
     from local.check import check as findings_of
 
     settings = load(flags)
+    # Not the default, which ends us on the spot: the process that imports the app is ended first.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     worst = 0
     for finding in findings_of(settings):
         click.echo(str(finding))
@@ -79,6 +82,18 @@ def gateway(**flags: str | None) -> None:
 def shard(**flags: str | None) -> None:
     """Run one shard in the foreground (a container's command)."""
     _become("shard", load(flags))
+
+
+@limpet.command()
+@settings_options("supervisor")
+def reload(**flags: str | None) -> None:
+    """Take the app's code anew, shard by shard; clients of held sockets stay connected.
+
+    If the new code does not load, the old keeps serving.
+    """
+    from local.control import ask
+
+    ask(load(flags).run_dir, {"command": "reload"}, click.echo)
 
 
 @limpet.command()

@@ -9,9 +9,9 @@
             response = await cluster.client.get("/counter/a")
             assert await response.text() == "1"
 
-Everything is real but the sockets: gateways, shards, links, the app's own code. What normally runs in
-processes of their own and talks over TCP and Unix sockets talks over memory here, so a test needs
-no port and leaves nothing behind, and on :mod:`local.virtual_time` it waits for nothing.
+Everything is real but the sockets: gateways, shards, links, the app's own code. What normally runs
+in processes of their own and talks over TCP and Unix sockets talks over memory here, so a test
+needs no port and leaves nothing behind, and on :mod:`local.virtual_time` it waits for nothing.
 
 :attr:`Cluster.client` is an aiohttp client whose connections end at the gateway: requests,
 streaming bodies and WebSockets work as over a network.
@@ -23,6 +23,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -107,7 +108,17 @@ class Cluster:
         settings: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        overrides = {"shards": shards, "gateways": gateways, "app": Path(app), **(settings or {})}
+        # Objects' files: on disk, gone with the cluster unless the test says where. No threads wait
+        # for them, because virtual time would not wait for threads.
+        self._data = TemporaryDirectory(prefix="limpet-", ignore_cleanup_errors=True)
+        overrides = {
+            "shards": shards,
+            "gateways": gateways,
+            "app": Path(app),
+            "data_dir": Path(self._data.name),
+            "sync_threads": 0,
+            **(settings or {}),
+        }
         self.settings = Settings.load({}, overrides)
         self.network = MemoryNetwork()
         self.shards: dict[int, Shard] = {}
@@ -121,7 +132,11 @@ class Cluster:
     async def __aenter__(self) -> Cluster:
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = LoopClock(self._loop)
-        self._app = load_app(find_project(self.settings.app))
+        try:
+            self._app = load_app(find_project(self.settings.app))
+        except BaseException:
+            self._data.cleanup()
+            raise
         for index in range(self.settings.shards):
             await self.start_shard(index)
         for index in range(self.settings.gateways):
@@ -136,7 +151,8 @@ class Cluster:
             )
             self.gateways[index] = gateway
             gateway.run()
-            while gateway.router.shards_up < len(self.shards):
+        for gateway in self.gateways.values():
+            while gateway.router.shards_up < len(self.shards):  # noqa: ASYNC110 - one turn a dial
                 await asyncio.sleep(0)
         self.client = aiohttp.ClientSession(
             base_url=BASE_URL, connector=_MemoryConnector(self), cookie_jar=aiohttp.DummyCookieJar()
@@ -153,6 +169,7 @@ class Cluster:
             line.abort()
         await asyncio.sleep(0)
         self._loop.set_task_factory(None)
+        self._data.cleanup()
 
     async def start_shard(self, index: int) -> None:
         """Start a shard; the gateways find it by themselves."""
@@ -173,6 +190,16 @@ class Cluster:
     async def stop_shard(self, index: int) -> None:
         """Stop a shard in good order."""
         await self.shards.pop(index).stop()
+        self._ownership.release(index)
+
+    async def crash_shard(self, index: int) -> None:
+        """End a shard as kill -9 does: nothing that it had to say gets out any more."""
+        shard = self.shards.pop(index)
+        shard.silence()
+        for one, other in self.network.lines.pop(f"shard-{index}", []):
+            one.cut(ConnectionResetError("the process is gone"))
+            other.cut()
+        await shard.kill()
         self._ownership.release(index)
 
     def open_line(self, client: asyncio.Protocol, gateway: int | None = None) -> MemoryTransport:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from local.findings import Finding
+from shard.app import takes_nothing
 from workers import DurableObject, WorkerEntrypoint
 
 # Handler -> how many arguments it is called with. Surplus ones are dropped, so fewer parameters
@@ -84,15 +85,25 @@ def _inspect_binding(module: ModuleType, binding: str, class_name: str) -> Itera
             module.__file__,
             f"Did you mean {close[0]}?" if close else f"Define class {class_name}(DurableObject).",
         )
-    elif not (inspect.isclass(found) and issubclass(found, DurableObject)):
+    elif not inspect.isclass(found):
         yield Finding(
             "error",
-            f"binding {binding} names {class_name}, which is not a subclass of DurableObject",
+            f"binding {binding} names {class_name}, which is not a class",
             _where(found) or module.__file__,
             f"Write class {class_name}(DurableObject).",
         )
     else:
-        yield Finding("ok", f"binding {binding} -> class {class_name}")
+        if issubclass(found, DurableObject):
+            yield Finding("ok", f"binding {binding} -> class {class_name}")
+        else:
+            # Cloudflare runs such a class as well: fetch and the handlers work, RPC does not.
+            yield Finding(
+                "warning",
+                f"binding {binding} names {class_name}, which is not a subclass of DurableObject: "
+                "its methods cannot be called over RPC",
+                _where(found) or module.__file__,
+                f"Write class {class_name}(DurableObject).",
+            )
         yield from _inspect_constructor(found)
         yield from _inspect_handlers(found, OBJECT_HANDLERS)
 
@@ -110,7 +121,14 @@ def _inspect_unbound(module: ModuleType, bound: set[str]) -> Iterator[Finding]:
 
 def _inspect_constructor(found: type) -> Iterator[Finding]:
     constructor = found.__dict__.get("__init__")
-    if constructor is not None and not _can_construct(constructor):
+    if takes_nothing(found):
+        yield Finding(
+            "error",
+            f"{found.__name__} cannot be constructed with (ctx, env)",
+            _where(found),
+            f"Write class {found.__name__}(DurableObject).",
+        )
+    elif constructor is not None and not _can_construct(constructor):
         yield Finding(
             "error",
             f"{found.__name__}.__init__ cannot be called as (self, ctx, env)",

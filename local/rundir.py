@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from common.errors import ConfigError
+from common.file_lock import disk_remedy
 
 LOCK_NAME = "supervisor.lock"
 
@@ -43,8 +44,7 @@ class RunDir:
         lock_fd = _open_lock(path / LOCK_NAME)
         try:
             _take_lock(lock_fd, path, patience_s)
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+            _write_pid(lock_fd, path)
         except BaseException:
             os.close(lock_fd)
             raise
@@ -97,7 +97,7 @@ def make_private(path: Path) -> None:
         raise ConfigError(
             f"cannot make the directory: {error.strerror}",
             where=where,
-            remedy="Choose a directory that you may write to with --run-dir.",
+            remedy=disk_remedy(error, "Choose a directory that you may write to with --run-dir."),
         ) from error
 
 
@@ -116,7 +116,7 @@ def make_writable(path: Path) -> None:
         raise ConfigError(
             f"cannot write there: {error.strerror}",
             where=f"DATA_DIR={path}",
-            remedy="Choose a directory that you may write to with --data-dir.",
+            remedy=disk_remedy(error, "Choose a directory that you may write to with --data-dir."),
         ) from error
 
 
@@ -127,7 +127,19 @@ def _open_lock(path: Path) -> int:
         raise ConfigError(
             f"cannot open its lock file: {error.strerror}",
             where=f"RUN_DIR={path.parent}",
-            remedy="Choose a directory that you may write to with --run-dir.",
+            remedy=disk_remedy(error, "Choose a directory that you may write to with --run-dir."),
+        ) from error
+
+
+def _write_pid(lock_fd: int, path: Path) -> None:
+    try:
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write its lock file: {error.strerror}",
+            where=f"RUN_DIR={path}",
+            remedy=disk_remedy(error, "Choose a directory that you may write to with --run-dir."),
         ) from error
 
 

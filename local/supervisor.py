@@ -7,6 +7,9 @@ cannot start says why and exits, and only one that has started is worth restarti
 walk over the roles in `STOP_ORDER`: gateways first, so that clients hear 1001 while the shards can
 still take their closes, then shards.
 
+A reload replaces the shards one after the other (`local.reload`): the successor is started beside
+the old process and gets as far as it can; only then is the old one asked to make room.
+
 Whatever happens to the supervisor itself, no child outlives it: see `local.child` and
 `common.parent`.
 """
@@ -26,9 +29,11 @@ from functools import partial
 import structlog
 
 from common.errors import LimpetError
+from common.process import STANDBY
 from common.readiness import Failed
 from common.settings import Settings
 from local.child import Child, Member
+from local.control import Control
 from local.processes import with_import_path
 from local.restarts import RestartPolicy, Restarts
 from local.rundir import RunDir
@@ -39,11 +44,18 @@ START_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("supervisor")
 
+STOP_MARGIN_S = 2.0
+"""How much longer than STOP_TIMEOUT_S a process may take to end, before a reload ends it."""
+
 Command = Callable[[Member], Sequence[str]]
 
 
 class StartError(LimpetError):
     """The cluster did not start. The message names the process and its reason."""
+
+
+class ReloadError(LimpetError):
+    """The code could not be taken anew. The message names the process and its reason."""
 
 
 def python_module(member: Member) -> Sequence[str]:
@@ -88,9 +100,13 @@ class Supervisor:
         self._keepers: dict[Member, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._lock_fd = -1
+        self._successors: dict[Member, Child] = {}
+        self._took_over: dict[Member, asyncio.Future[None]] = {}
+        self._control = Control({"reload": self._reload_asked})
+        self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Start the cluster, keep it, and stop it on SIGTERM, SIGINT or SIGHUP.
+        """Start the cluster, keep it, and stop it on SIGTERM or SIGINT; SIGHUP reloads.
 
         Returns when every process has ended.
 
@@ -104,17 +120,20 @@ class Supervisor:
             self._lock_fd = claimed.lock_fd
             self._prepare()
             loop = asyncio.get_running_loop()
-            handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            handled = (signal.SIGTERM, signal.SIGINT)
             for number in handled:
                 loop.add_signal_handler(number, self._on_signal, number)
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             try:
                 await self._start()
                 if not self._stopping.is_set():
+                    await self._control.start(self._settings.run_dir)
                     self._on_ready()
                 await self._stopping.wait()
             finally:
+                await self._control.close()
                 await self._stop()
-                for number in handled:
+                for number in (*handled, signal.SIGHUP):
                     loop.remove_signal_handler(number)
 
     def stop(self) -> None:
@@ -129,6 +148,62 @@ class Supervisor:
         else:
             log.info("supervisor.stopping", signal=number.name)
             self.stop()
+
+    # --------------------------------------------------------------- reload
+
+    def _on_hangup(self) -> None:
+        if self._keepers and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._reload_logged(), name="reload")
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self.reload(lambda text: log.info("reload.progress", text=text))
+        except LimpetError as error:
+            log.error("reload.failed", error=str(error))
+
+    async def _reload_asked(self, _: dict[str, object], say: Callable[[str], None]) -> None:
+        await self.reload(say)
+
+    async def reload(self, say: Callable[[str], None]) -> None:
+        """Replace every shard by one that has loaded the app anew, one after the other.
+
+        Raises:
+            ReloadError: a successor could not be started; what ran goes on as it was.
+        """
+        for index in range(self._settings.shards):
+            member = Member("shard", index)
+            began_at = time.monotonic()
+            await self._replace(member)
+            say(f"{member} runs the new code after {time.monotonic() - began_at:.2f} s")
+
+    async def _replace(self, member: Member) -> None:
+        environ = {**self._environ(member), STANDBY: "on"}
+        successor = await Child.start(member, self._command(member), environ, self._lock_fd)
+        try:
+            report = await successor.report(START_TIMEOUT_S)
+            if isinstance(report, Failed) or self._stopping.is_set():
+                said = report.message if isinstance(report, Failed) else "the cluster stops"
+                raise ReloadError(f"{member}: {said}\nThe old code keeps serving.")
+        except BaseException:
+            successor.kill()
+            await successor.wait()
+            successor.close()
+            raise
+        took_over = self._took_over[member] = asyncio.get_running_loop().create_future()
+        self._successors[member] = successor
+        old = self._children.get(member)
+        if old is not None:
+            old.terminate()
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_s + STOP_MARGIN_S):
+                await asyncio.shield(took_over)
+        except TimeoutError:
+            log.warning("process.cut_off", process=str(member))
+            if old is not None:
+                old.kill()
+            await took_over
+        finally:
+            self._took_over.pop(member, None)
 
     # ---------------------------------------------------------------- start
 
@@ -163,6 +238,8 @@ class Supervisor:
             ended = await self._live(member, ready, restarts)
             if self._stopping.is_set() or not _succeeded(ready):
                 break
+            if member in self._successors:
+                continue  # it was asked to end
             # A random number that protects nothing: it only spreads restarts.
             restart = restarts.died(time.monotonic(), random.random())  # noqa: S311
             log.error(
@@ -178,8 +255,9 @@ class Supervisor:
 
     async def _live(self, member: Member, ready: asyncio.Future[None], restarts: Restarts) -> str:
         """Start one process and see it through to its end; return what ended it, in words."""
+        took_over = self._took_over.get(member)
         try:
-            child = await Child.start(
+            child = self._successors.pop(member, None) or await Child.start(
                 member, self._command(member), self._environ(member), self._lock_fd
             )
         except OSError as error:
@@ -196,11 +274,16 @@ class Supervisor:
                 if self._stopping.is_set():
                     return await child.wait()
                 _fail(ready, f"{member}: {report.message}")
+                if took_over is not None and not took_over.done():
+                    took_over.set_exception(ReloadError(f"{member}: {report.message}"))
                 child.kill()
                 await child.wait()
                 return f"failed: {report.message}"
             restarts.ready(time.monotonic())
-            if ready.done():
+            if took_over is not None and not took_over.done():
+                log.info("process.replaced", process=str(member), pid=child.pid)
+                took_over.set_result(None)
+            elif ready.done():
                 log.info(
                     "process.back", process=str(member), pid=child.pid, restarts=restarts.total
                 )
@@ -222,6 +305,10 @@ class Supervisor:
     async def _stop(self) -> None:
         """Stop everything, role by role, within STOP_TIMEOUT_S; then end what is left."""
         self._stopping.set()
+        if self._reloading is not None:
+            self._reloading.cancel()
+        for successor in self._successors.values():
+            successor.kill()
         began_at = time.monotonic()
         for nth, role in enumerate(STOP_ORDER, start=1):
             share_s = self._settings.stop_timeout_s * nth / len(STOP_ORDER)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from common.wrangler import find_project
+from local import check as checking
+from tests.running import PATIENCE_S, is_running, until
+
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parent.parent.parent
+ENDED = "the app ended the process while it was imported"
 GOOD = """
 from workers import DurableObject, WorkerEntrypoint
 
@@ -21,6 +27,7 @@ class Default(WorkerEntrypoint):
 
 class Room(DurableObject): ...
 """
+PLAIN = "Room:\n    def __init__(self, ctx, env): ..."
 PROJECT = {
     "name": "app",
     "main": "src/entry.py",
@@ -75,9 +82,11 @@ def test_the_default_app_passes(tmp_path: Path) -> None:
             "src/entry.py:3: the app does not import: ModuleNotFoundError",
         ),
         ("def f():\n  1 / 0\nf()", "src/entry.py:2: the app does not import: ZeroDivisionError"),
-        ("import sys; sys.exit(7)", "the app does not import: SystemExit: 7"),
-        ("import os; os._exit(7)", "it exited with code 7"),
-        ("import os; os.abort()", "it was ended by SIGABRT"),
+        ("import sys\nsys.exit(7)", f"src/entry.py:2: {ENDED}: SystemExit: 7"),
+        ("import os\nos._exit(7)", f"src/entry.py:2: {ENDED}: os._exit(7)"),
+        ("\n\nraise KeyboardInterrupt", f"src/entry.py:3: {ENDED}: KeyboardInterrupt"),
+        ("import os; os.abort()", f"src/entry.py: {ENDED}: it was ended by SIGABRT"),
+        (GOOD.replace("(DurableObject)", ""), "Room cannot be constructed with (ctx, env)"),
         (GOOD.replace("Room(", "Hall("), "Define class Room(DurableObject)"),
     ],
 )
@@ -98,6 +107,48 @@ def test_a_module_with_a_reserved_name_is_refused(tmp_path: Path, name: str) -> 
     result = check(tmp_path, GOOD, **{name: ""})
     assert result.returncode == 1
     assert f"src/{name}.py: the module name {name!r} is reserved" in result.stdout
+
+
+def test_a_plain_class_is_a_warning_as_it_may_run(tmp_path: Path) -> None:
+    result = check(tmp_path, GOOD.replace("Room(DurableObject): ...", PLAIN))
+    assert result.returncode == 0, result.stdout
+    assert "! " in result.stdout
+    assert "Room, which is not a subclass of DurableObject" in result.stdout
+
+
+def test_an_import_that_does_not_end_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(tmp_path, GOOD)
+    (tmp_path / "src" / "entry.py").write_text("x = 1\n\nwhile True: pass\n")
+    monkeypatch.setattr(checking, "IMPORT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(checking, "PROBE_MARGIN_S", PATIENCE_S)
+    (finding,) = checking.probe_app(find_project(tmp_path))
+    assert finding.level == "error"
+    assert finding.message == "the import of the app is still running after 1 s"
+    assert finding.where == f"{tmp_path / 'src' / 'entry.py'}:3"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("busy", ["while True: pass", "sum(iter(int, 1))"], ids=["python", "c"])
+def test_the_import_ends_with_the_check(tmp_path: Path, number: signal.Signals, busy: str) -> None:
+    """Even where no thread of its process gets the interpreter's lock any more."""
+    check(tmp_path, GOOD)
+    said = tmp_path / "pid"
+    (tmp_path / "src" / "entry.py").write_text(
+        f"import os, pathlib\npathlib.Path({str(said)!r}).write_text(str(os.getpid()))\n{busy}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "local.cli", "check", "--app", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        until(lambda: said.exists() and said.read_text(), "the import to begin")
+        probe = int(said.read_text())
+        process.send_signal(number)
+        code = process.wait(PATIENCE_S)
+        until(lambda: not is_running(probe), "the probe to end with the check")
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
 
 
 def test_what_an_app_prints_does_not_disturb_the_verdict(tmp_path: Path) -> None:

@@ -60,11 +60,13 @@ def test_a_wrong_entry_point_is_an_error(source: str, complaint: str) -> None:
         ("Rooms", "Did you mean Room?"),
         ("Zebra", "Define class Zebra(DurableObject)."),
         ("Default", "Default, which is not a subclass of DurableObject"),
+        ("NUMBER", "NUMBER, which is not a class"),
     ],
 )
 def test_a_binding_to_no_object_class_is_an_error(class_name: str, complaint: str) -> None:
-    said = bad(GOOD, ROOMS=class_name)
-    assert f"binding ROOMS names {'' if class_name == 'Default' else 'class '}{class_name}" in said
+    said = bad(GOOD + "\nNUMBER = 5\n", ROOMS=class_name)
+    article = "" if class_name in {"Default", "NUMBER"} else "class "
+    assert f"binding ROOMS names {article}{class_name}" in said
     assert complaint in said
 
 

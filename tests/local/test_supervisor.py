@@ -105,7 +105,7 @@ def test_every_member_is_started_and_only_then_is_the_cluster_ready(cluster: Clu
     assert roles == ["gateway", "gateway", "shard", "shard", "shard"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_gateways_before_shards_and_leaves_nothing(
     cluster: Cluster, number: signal.Signals
 ) -> None:
