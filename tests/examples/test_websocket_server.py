@@ -167,6 +167,31 @@ async def test_however_a_client_leaves_the_count_goes_down(
             await until_alone(witness)
 
 
+MESSAGE = b"\x81\x82\x00\x00\x00\x00hi"
+ANSWER = b"\x81\x30" + COUNT.encode() + b"1"
+
+
+async def test_messages_before_the_end_of_the_stream_are_answered(
+    cluster: RunningCluster,
+) -> None:
+    """websocket.md §2: 10 messages, then FIN."""
+    for _ in range(20):
+        with raw_client(cluster) as sock:
+            sock.sendall(MESSAGE * 10)
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == ANSWER * 10
+
+
+async def test_messages_before_a_bad_frame_are_answered(cluster: RunningCluster) -> None:
+    """websocket.md §2: good messages and a bad frame in one packet."""
+    text = b"Unknown opcode 3"
+    for _ in range(20):
+        with raw_client(cluster) as sock:
+            sock.sendall(MESSAGE * 3 + b"\x83\x80\x00\x00\x00\x00")
+            close = bytes((0x88, 2 + len(text))) + b"\x03\xea" + text
+            assert read_all(sock) == ANSWER * 3 + close
+
+
 @pytest.mark.parametrize("headers", [{}, {"Upgrade": "h2c"}])
 def test_the_address_without_an_upgrade_is_426(
     cluster: RunningCluster, headers: dict[str, str]
