@@ -1,0 +1,99 @@
+"""Numbered messages through real processes that are killed, stopped and reloaded meanwhile.
+
+Every run prints its seed; HISTORY_SEED repeats one. SOAK_S makes the long one as long as you like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests.history.chaos import Chaos
+from tests.history.checker import violations
+from tests.history.members import Population
+from tests.running import limpet_up
+
+pytestmark = pytest.mark.processes
+
+APP = Path(__file__).parent / "app"
+SOAK_S = float(os.environ.get("SOAK_S", "120"))
+
+
+def seed() -> int:
+    given = os.environ.get("HISTORY_SEED")
+    return int(given) if given else random.SystemRandom().randrange(1 << 32)
+
+
+def run(
+    seconds: float,
+    actions: tuple[str, ...],
+    *,
+    rooms: int = 4,
+    members: int = 4,
+    pace_s: float = 0.02,
+    codes: frozenset[int] = frozenset({1012}),
+    patience_s: float = 20,
+    **settings: object,
+) -> list[str]:
+    """Let history happen; what is wrong with it."""
+    chosen = seed()
+    with limpet_up(APP, **{"shards": 2, "restart_backoff_max_s": 0.5, **settings}) as cluster:
+
+        async def happen() -> list[str]:
+            rng = random.Random(chosen)
+            base = f"http://127.0.0.1:{cluster.port}"
+            async with Population(base, rooms, members, pace_s, rng) as people:
+                chaos = Chaos(cluster, rng, actions)
+                await chaos.rage(seconds)
+                await people.finish(patience_s)
+                names = sorted({each.room for each in people.connections})
+                listed = {room: await people.members_of(room) for room in names}
+                closed = [each for each in people.connections if not each.is_open]
+                pauses = sorted(people.pauses)
+                print(
+                    f"seed {chosen}: {dict(chaos.done)}; {len(people.connections)} connections, "
+                    f"{len(closed)} closed; {sum(c.sent for c in people.connections)} messages, "
+                    f"pause p99 {statistics.quantiles(pauses, n=100)[98] * 1000:.0f} ms, "
+                    f"longest {pauses[-1] * 1000:.0f} ms"
+                )
+                return violations(people.connections, set(codes), listed)
+
+        return asyncio.run(happen())
+
+
+def test_reloads_close_nobody_and_lose_nothing() -> None:
+    assert run(3, ("reload",), codes=frozenset()) == []
+
+
+def test_kills_stops_and_reloads() -> None:
+    assert run(5, ("kill", "stop", "reload")) == []
+
+
+def test_two_gateways() -> None:
+    assert run(4, ("kill", "stop", "reload"), gateways=2) == []
+
+
+def test_the_checker_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_BUG", "on")
+    found = run(3, ("kill",), patience_s=3)
+    assert any("was told of a gap" in each for each in found), found
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_S + 300)
+def test_for_long() -> None:
+    everything = ("kill", "stop", "reload")
+    assert run(SOAK_S, everything, rooms=20, members=5, pace_s=0.2, shards=4) == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_S + 300)
+def test_for_long_with_dying_gateways() -> None:
+    everything = ("kill", "stop", "reload", "kill_gateway")
+    codes = frozenset({1012, 1006})
+    assert run(SOAK_S, everything, rooms=20, members=5, pace_s=0.2, gateways=2, codes=codes) == []
