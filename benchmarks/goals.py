@@ -54,6 +54,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("echo-64k", "per_second", "at_least", 2.0),
     Goal("echo-1", "p50_us", "at_most", 1.3),
     Goal("connect", "per_second", "at_least", 1.2),
+    Goal("rpc", "per_second", "at_least", 1.5),
     Goal("idle", "bytes_per_connection", "at_most", 5 * 1024, absolute=True),
 )
 

@@ -66,7 +66,7 @@ def load_section(scenario: Scenario, by_peer: dict[str, Rounds]) -> list[str]:
     base = by_peer.get(BASE_PEER, ())
     head = [
         "peer",
-        f"{scenario.counter}/s",
+        f"{scenario.heading or scenario.counter}/s",
         BESIDE,
         "p50 µs",
         "p99 µs",

@@ -121,10 +121,11 @@ def run_all(
     """Scenario by scenario, round by round, peer by peer."""
     results: dict[str, dict[str, list[Sample]]] = {}
     for scenario in scenarios:
-        by_peer: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
+        able = [peer for peer in peers if peer.apps is None or scenario.app in peer.apps]
+        by_peer: dict[str, list[Sample]] = {peer.name: [] for peer in able}
         results[scenario.name] = by_peer
-        for round_number in range(options.rounds):
-            for peer in rotated(peers, round_number):
+        for round_number in range(options.rounds if able else 0):
+            for peer in rotated(able, round_number):
                 sample = one_sample(generator, scenario, peer, options.seconds)
                 by_peer[peer.name].append(sample)
                 say(line_of(scenario, peer, round_number, sample))

@@ -23,6 +23,9 @@ OPEN_TIMEOUT_S = 30.0
 SLACK_S = 30.0
 """How much longer than asked the generator may live before it is killed."""
 
+RPC_CALLS = 4096
+"""Calls that one object makes to the other for each request."""
+
 WARM_UP_CONNECTIONS = 8
 SETTLE_S = 1.0
 """How long a server is left alone before its memory is read."""
@@ -43,6 +46,10 @@ class Scenario:
     counter: str
     app: str = "websocket_server"
     expect: str = ANSWER
+    each: int = 1
+    """How many operations one of the generator's is; the server makes them among its objects."""
+    heading: str = ""
+    """The plural of `operation`, where it is not `counter`."""
 
     @property
     def measures_memory(self) -> bool:
@@ -86,6 +93,17 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         broadcast(100),
         broadcast(1000),
+        Scenario(
+            "rpc",
+            "Calls between two objects, 64 in flight",
+            ("http", "--clients", "1", "--path", "/rpc"),
+            "call",
+            "requests",
+            app="rpc",
+            expect=f"{RPC_CALLS} calls",
+            each=RPC_CALLS,
+            heading="calls",
+        ),
     )
 }
 
@@ -119,15 +137,20 @@ def per_operation_us(cpu_s_by_role: dict[str, float], operations: int) -> dict[s
     return {role: cpu_s / operations * 1e6 for role, cpu_s in cpu_s_by_role.items()}
 
 
-def sample_from(result: dict[str, Any], counter: str, cpu_s_by_role: dict[str, float]) -> Sample:
-    """Return the sample that the generator's JSON and the server's CPU time amount to."""
-    operations = int(result[counter])
+def sample_from(
+    result: dict[str, Any], counter: str, cpu_s_by_role: dict[str, float], each: int = 1
+) -> Sample:
+    """Return the sample that the generator's JSON and the server's CPU time amount to.
+
+    Where one of the generator's operations is several (`each`), its latency says nothing of one.
+    """
+    operations = int(result[counter]) * each
     by_role = per_operation_us(cpu_s_by_role, operations)
     latency = result["latency_us"]
     return Sample(
-        per_second=float(result["per_second"]),
-        p50_us=float(latency["p50"]) if operations else None,
-        p99_us=float(latency["p99"]) if operations else None,
+        per_second=float(result["per_second"]) * each,
+        p50_us=float(latency["p50"]) if operations and each == 1 else None,
+        p99_us=float(latency["p99"]) if operations and each == 1 else None,
         cpu_us=sum(by_role.values()) if operations else None,
         cpu_us_by_role=by_role,
         generator_cpu_share=float(result["generator_cpu_share"]),
@@ -163,7 +186,7 @@ def measure_load(generator: Path, scenario: Scenario, server: Server, seconds: f
     if "measured" not in readings:
         return failed(str(result["first_error"]))
     used = meter.cpu_between(readings["measuring"], readings["measured"])
-    return sample_from(result, scenario.counter, used)
+    return sample_from(result, scenario.counter, used, scenario.each)
 
 
 def measure_memory(generator: Path, scenario: Scenario, server: Server) -> Sample:

@@ -38,22 +38,27 @@ class Start:
     port: int
     data_dir: Path
     app: str
-    """Name of the program to serve: `websocket_server` or `room`."""
+    """Name of the program to serve: `websocket_server`, `room` or `rpc`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One contender. `command` may raise MissingToolError; `prepare` installs what it needs."""
+    """One contender. `command` may raise MissingToolError; `prepare` installs what it needs.
+
+    `apps` are the programs it has, None for all.
+    """
 
     name: str
     title: str
     command: Callable[[Start], Sequence[str]]
     prepare: Callable[[], object]
+    apps: frozenset[str] | None = None
 
 
 LIMPET_APPS = {
     "websocket_server": "examples/websocket_server",
     "room": "benchmarks/peers/limpet_room",
+    "rpc": "benchmarks/peers/limpet_rpc",
 }
 
 
@@ -65,13 +70,14 @@ def limpet_command(shards: int) -> Callable[[Start], Sequence[str]]:
         return (
             *(sys.executable, "-m", "local", "up", "--app", app, "--port", str(start.port)),
             *("--shards", str(shards), "--data-dir", str(start.data_dir)),
+            *("--run-dir", f"{start.data_dir}.run"),  # never that of a cluster in use
         )
 
     return command
 
 
 def workerd_command(start: Start) -> Sequence[str]:
-    """Serve the reference program on workerd; one program serves both apps."""
+    """Serve the reference program on workerd; one program serves all apps."""
     config = str(tools.PEERS / "workerd" / "config.capnp")
     return (str(tools.workerd()), "serve", config, "--socket-addr", f"http={HOST}:{start.port}")
 
@@ -97,7 +103,13 @@ PEERS: dict[str, Peer] = {
         limpet_peer(1),
         limpet_peer(2),
         Peer("workerd", "workerd", workerd_command, tools.workerd),
-        Peer("aiohttp", "aiohttp alone", aiohttp_command, tools.python_with_aiohttp),
+        Peer(
+            "aiohttp",
+            "aiohttp alone",
+            aiohttp_command,
+            tools.python_with_aiohttp,
+            apps=frozenset({"websocket_server", "room"}),
+        ),
     )
 }
 

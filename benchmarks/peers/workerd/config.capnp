@@ -15,10 +15,14 @@ const reference :Workerd.Worker = (
   durableObjectNamespaces = [
     (className = "WebSocketServer", uniqueKey = "limpet-benchmark-websocket-server"),
     (className = "Room", uniqueKey = "limpet-benchmark-room"),
+    (className = "Caller", uniqueKey = "limpet-benchmark-caller"),
+    (className = "Callee", uniqueKey = "limpet-benchmark-callee"),
   ],
   durableObjectStorage = (inMemory = void),
   bindings = [
     (name = "WEBSOCKET_SERVER", durableObjectNamespace = "WebSocketServer"),
     (name = "ROOM", durableObjectNamespace = "Room"),
+    (name = "CALLER", durableObjectNamespace = "Caller"),
+    (name = "CALLEE", durableObjectNamespace = "Callee"),
   ],
 );

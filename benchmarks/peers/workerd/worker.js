@@ -47,9 +47,35 @@ export class Room extends DurableObject {
   }
 }
 
+// Two objects for the rpc scenario: one calls the other, 64 calls in flight.
+const RPC_CALLS = 4096;
+const IN_FLIGHT = 64;
+
+export class Callee extends DurableObject {
+  add(a, b) {
+    return a + b;
+  }
+}
+
+export class Caller extends DurableObject {
+  async run() {
+    const callee = this.env.CALLEE.get(this.env.CALLEE.idFromName("one"));
+    let sum = 0;
+    const caller = async () => {
+      for (let i = 0; i < RPC_CALLS / IN_FLIGHT; i++) sum += await callee.add(i, 1);
+    };
+    await Promise.all(Array.from({ length: IN_FLIGHT }, caller));
+    return sum;
+  }
+}
+
 export default {
   async fetch(request, env, ctx) {
     const { pathname } = new URL(request.url);
+    if (pathname === "/rpc") {
+      const sum = await env.CALLER.get(env.CALLER.idFromName("one")).run();
+      return new Response(`${RPC_CALLS} calls, ${sum}`);
+    }
     if (pathname.startsWith("/room/")) {
       return env.ROOM.get(env.ROOM.idFromName(pathname)).fetch(request);
     }
