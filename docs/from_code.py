@@ -1,0 +1,117 @@
+"""A small Sphinx extension: writes the parts of these pages that the code itself knows.
+
+Tables that are data in the code (settings, errors, state machines) are never copied by hand. Each
+function returns Markdown; :func:`setup` has them written to ``docs/_generated`` before a build.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import errors
+from common.settings_docs import markdown_table
+from gateway import closing, holding
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).resolve().parent
+
+
+def error_table() -> str:
+    """Every error of ours, with what a caller needs in order to act on it."""
+    lines = [
+        "| error | meaning | retryable | HTTP status | close code |",
+        "|---|---|---|--:|--:|",
+    ]
+    for error, depth in _tree(errors.LimpetError, 0):
+        meaning = (error.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ").strip()
+        lines.append(
+            f"| {'&nbsp;&nbsp;&nbsp;' * depth}`{error.__name__}` | {meaning} "
+            f"| {'yes' if error.retryable else 'no'} | {error.http_status} "
+            f"| {error.close_code or '-'} |"
+        )
+    return "\n".join(lines)
+
+
+def closing_table() -> str:
+    """The closing handshake: what each cause does in each phase."""
+    return _machine(
+        closing.STEPS,
+        ("the connection is", "and this happens", "Close frame sent", "the object is told", "TCP"),
+        lambda step: (step.write.name, step.tell.name, step.tcp.name),
+        lambda step: step.phase,
+    )
+
+
+def holding_table() -> str:
+    """A shard as its gateways see it."""
+    return _machine(
+        holding.STEPS,
+        ("the shard is", "and this happens", "what follows for its connections"),
+        lambda step: (step[1].value,),
+        lambda step: step[0],
+    )
+
+
+def _tree(error: type[errors.LimpetError], depth: int) -> list[tuple[type[Any], int]]:
+    below = [each for sub in error.__subclasses__() for each in _tree(sub, depth + 1)]
+    return [(error, depth), *below]
+
+
+def _machine(
+    steps: Mapping[Any, Any],
+    columns: tuple[str, ...],
+    effects: Callable[[Any], tuple[str, ...]],
+    following: Callable[[Any], enum.Enum],
+) -> str:
+    """One row a transition; a pair that is not in the table does nothing."""
+    lines = [f"| {' | '.join((*columns, 'then it is'))} |", "|---" * (len(columns) + 1) + "|"]
+    for (state, cause), step in steps.items():
+        done = [_word(each) for each in effects(step)]
+        row = (f"`{state.name}`", cause.value, *done, f"`{following(step).name}`")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _word(effect: str) -> str:
+    return {
+        "NONE": "-",
+        "NOTHING": "-",
+        "GIVEN": "with that code",
+        "ECHO": "with the client's code",
+        "CLIENTS": "the client's code, clean",
+        "LOST": "1006, not clean",
+        "KEEP": "stays",
+        "CLOSE": "closed",
+        "DRAIN": "ended, then drained",
+        "ABORT": "aborted",
+    }.get(effect, effect)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": markdown_table,
+    "errors": error_table,
+    "closing": closing_table,
+    "holding": holding_table,
+}
+"""File name (without ``.md``) -> who writes it."""
+
+
+def write_all(app: object = None) -> None:
+    """Write all parts. One that has not changed is left alone, so that Sphinx need not read it."""
+    folder = HERE / "_generated"
+    folder.mkdir(exist_ok=True)
+    for name, write in PARTS.items():
+        path, text = folder / f"{name}.md", write() + "\n"
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx' entry point."""
+    app.connect("builder-inited", write_all)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
