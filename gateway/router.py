@@ -10,9 +10,8 @@ from typing import Final, final
 
 import structlog
 
-from common.errors import LinkDown, LinkError
-from common.link.backoff import Backoff
-from common.link.driver import Link
+from common.errors import LinkDown
+from common.link.dialer import LinkDialer
 from common.link.session import Hello
 from common.link.transport import Transport
 from common.membership import Membership
@@ -68,7 +67,7 @@ class Router:
         self._next = 0
         self._linked = asyncio.Event()
         self._all_linked = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._dialers: list[LinkDialer] = []
 
     @property
     def relays(self) -> Mapping[int, Relay]:
@@ -104,9 +103,20 @@ class Router:
 
     def start(self) -> None:
         """Begin to dial."""
+        settings = self._context.settings
         for shard, relay in self._relays.items():
-            dialler = self._keep_linked(shard, relay)
-            self._tasks.append(asyncio.create_task(dialler, name=f"link to shard {shard}"))
+            dialer = LinkDialer.with_backoff(
+                f"shard-{shard}",
+                self._transport,
+                self._hello,
+                relay,
+                minimum_s=settings.link_reconnect_min_s,
+                maximum_s=settings.link_reconnect_max_s,
+                rng=self._rng,
+                prompt_acks=False,
+            )
+            self._dialers.append(dialer)
+            dialer.start()
 
     async def wait_linked(self) -> None:
         """Until every shard can be reached, or one can and the others keep us waiting too long."""
@@ -117,40 +127,9 @@ class Router:
 
     async def close(self) -> None:
         """Dial no more, and end all links."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-        for relay in self._relays.values():
-            if relay.link is not None:
-                relay.link.close(LinkDown("the gateway stops"))
-
-    async def _keep_linked(self, shard: int, relay: Relay) -> None:
-        settings = self._context.settings
-        backoff = Backoff(settings.link_reconnect_min_s, settings.link_reconnect_max_s, self._rng)
-        loop = asyncio.get_running_loop()
-        while True:
-            down: asyncio.Future[LinkError] = loop.create_future()
-
-            def closed(error: LinkError, down: asyncio.Future[LinkError] = down) -> None:
-                if not down.done():
-                    down.set_result(error)
-
-            try:
-                await self._transport.dial(
-                    f"shard-{shard}",
-                    lambda: Link(self._hello, relay, prompt_acks=False, closed=closed),
-                )
-            except LinkError as error:
-                log.debug("shard.unreachable", shard=shard, error=str(error))
-            else:
-                was_up = relay.links
-                reason = await down
-                if relay.links != was_up:
-                    backoff.reset()
-                else:
-                    log.warning("shard.handshake_failed", shard=shard, error=str(reason))
-            await asyncio.sleep(backoff.next_delay_s())
+        dialers, self._dialers = self._dialers, []
+        for dialer in dialers:
+            await dialer.close(LinkDown("the gateway stops"))
 
     def _changed(self) -> None:
         self._up = [relay for relay in self._relays.values() if relay.is_up]
