@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-Metric = Literal["per_second", "cpu_us", "p50_us", "p99_us", "bytes_per_connection"]
+Metric = Literal["per_second", "cpu_us", "p50_us", "p99_us", "bytes_per_connection", "lag_p99_us"]
 
 METRIC_TITLES: Mapping[Metric, str] = {
     "per_second": "per second",
@@ -19,6 +19,7 @@ METRIC_TITLES: Mapping[Metric, str] = {
     "p50_us": "p50 latency",
     "p99_us": "p99 latency",
     "bytes_per_connection": "memory per connection",
+    "lag_p99_us": "p99 of the event loop's lag",
 }
 
 
@@ -28,6 +29,8 @@ class Sample:
 
     A metric that the scenario does not measure is None. `cpu_us` is the CPU time, in
     microseconds per operation, of all server processes together; `cpu_us_by_role` splits it.
+    The lag is how late the timers of a shard's event loop ran while others wrote
+    `puts_per_second` values to a slow disk.
     `generator_cpu_share` is the load generator's share of one core (near 1: it was the limit).
     """
 
@@ -37,6 +40,10 @@ class Sample:
     cpu_us: float | None = None
     cpu_us_by_role: Mapping[str, float] = field(default_factory=dict)
     bytes_per_connection: float | None = None
+    lag_p50_us: float | None = None
+    lag_p99_us: float | None = None
+    lag_max_us: float | None = None
+    puts_per_second: float | None = None
     generator_cpu_share: float = 0.0
     errors: int = 0
     first_error: str | None = None
@@ -54,6 +61,8 @@ class Sample:
                 return self.p99_us
             case "bytes_per_connection":
                 return self.bytes_per_connection
+            case "lag_p99_us":
+                return self.lag_p99_us
 
 
 Rounds = Sequence[Sample]

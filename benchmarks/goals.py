@@ -54,8 +54,16 @@ GOALS: tuple[Goal, ...] = (
     Goal("echo-64k", "per_second", "at_least", 2.0),
     Goal("echo-1", "p50_us", "at_most", 1.3),
     Goal("connect", "per_second", "at_least", 1.2),
+    Goal("broadcast-100", "per_second", "at_least", 2.0),
+    Goal("broadcast-100", "cpu_us", "at_most", 0.45),
+    Goal("broadcast-1000", "per_second", "at_least", 3.5),
+    Goal("broadcast-1000", "cpu_us", "at_most", 0.25),
+    Goal("broadcast-100x10", "per_second", "at_least", 2.5),
+    Goal("put-100", "per_second", "at_least", 1.5),
+    Goal("slow-disk", "lag_p99_us", "at_most", 10_000, absolute=True),
     Goal("rpc", "per_second", "at_least", 1.5),
     Goal("idle", "bytes_per_connection", "at_most", 5 * 1024, absolute=True),
+    Goal("asleep", "bytes_per_connection", "at_most", 5 * 1024, absolute=True),
 )
 
 
@@ -80,7 +88,11 @@ def judge(goal: Goal, peer: str, results: Results) -> Verdict:
 
 
 def judge_all(peers: tuple[str, ...], results: Results) -> list[Verdict]:
-    """Every goal whose scenario was run, for each of the peers."""
+    """Every goal whose scenario was run, for each of the peers that ran it."""
     return [
-        judge(goal, peer, results) for goal in GOALS if goal.scenario in results for peer in peers
+        judge(goal, peer, results)
+        for goal in GOALS
+        if goal.scenario in results
+        for peer in peers
+        if peer in results[goal.scenario]
     ]

@@ -45,6 +45,18 @@ def times(value: float | None) -> str:
     return f"{value:.2f}{TIMES}" if value >= 1 else f"{value:.3f}{TIMES}"
 
 
+def milliseconds(microseconds: float | None) -> str:
+    """Return so many microseconds, in milliseconds."""
+    return figure(None if microseconds is None else microseconds / 1000, 2)
+
+
+def absolute(metric: Metric, value: float) -> str:
+    """Return a value in the unit of its metric."""
+    if metric == "bytes_per_connection":
+        return f"{value / 1024:.1f} KiB"
+    return f"{value / 1000:.1f} ms"
+
+
 def with_spread(rounds: Rounds, metric: Metric) -> str:
     """Return the median with the least and greatest of the rounds, as `1,200 (1,100 to 1,300)`."""
     ends = spread(rounds, metric)
@@ -111,6 +123,27 @@ def memory_section(by_peer: dict[str, Rounds]) -> list[str]:
     return table(["peer", "KiB a connection", BESIDE, "errors"], rows)
 
 
+def lag_section(by_peer: dict[str, Rounds]) -> list[str]:
+    """Return the table of a scenario that watches the event loop of a shard."""
+    head = ["peer", "echoes/s", "p50 µs", "p99 µs", "puts/s"]
+    head += ["lag p50 ms", "lag p99 ms", "lag max ms", "errors"]
+    rows = [
+        [
+            peer,
+            figure(typical(rounds, "per_second")),
+            figure(typical(rounds, "p50_us")),
+            figure(typical(rounds, "p99_us")),
+            figure(middle(sample.puts_per_second for sample in rounds)),
+            milliseconds(middle(sample.lag_p50_us for sample in rounds)),
+            milliseconds(typical(rounds, "lag_p99_us")),
+            milliseconds(max((sample.lag_max_us or 0 for sample in rounds), default=None)),
+            str(total_errors(rounds)),
+        ]
+        for peer, rounds in by_peer.items()
+    ]
+    return table(head, rows)
+
+
 def first_errors(by_peer: dict[str, Rounds]) -> list[str]:
     """One line for each peer that had errors: the first one's own words."""
     lines = []
@@ -124,11 +157,8 @@ def first_errors(by_peer: dict[str, Rounds]) -> list[str]:
 def bound(goal: Goal) -> str:
     """Return a goal's bound, as `≥ 2.20` times or `≤ 5.0 KiB`."""
     sign = "≥" if goal.direction == "at_least" else "≤"
-    return (
-        f"{sign} {goal.bound / 1024:.1f} KiB"
-        if goal.absolute
-        else f"{sign} {goal.bound:.2f}{TIMES}"
-    )
+    shown = absolute(goal.metric, goal.bound) if goal.absolute else f"{goal.bound:.2f}{TIMES}"
+    return f"{sign} {shown}"
 
 
 def outcome(verdict: Verdict) -> tuple[str, str]:
@@ -136,19 +166,31 @@ def outcome(verdict: Verdict) -> tuple[str, str]:
     if verdict.value is None:
         return NOTHING, verdict.reason
     goal = verdict.goal
-    measured = f"{verdict.value / 1024:.1f} KiB" if goal.absolute else times(verdict.value)
+    measured = absolute(goal.metric, verdict.value) if goal.absolute else times(verdict.value)
     return measured, "met" if verdict.met else "**missed**"
 
 
 def goals_section(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return the goals next to what was measured."""
+    """Return the goals next to what was measured, and before them in one line how it went."""
     rows = []
     for verdict in verdicts:
         measured, word = outcome(verdict)
         goal = verdict.goal
         title = f"{SCENARIOS[goal.scenario].title}: {METRIC_TITLES[goal.metric]}"
         rows.append([title, verdict.peer, bound(goal), measured, word])
-    return table(["goal", "peer", "wanted", "measured", ""], rows)
+    return [in_short(verdicts), "", *table(["goal", "peer", "wanted", "measured", ""], rows)]
+
+
+def in_short(verdicts: Sequence[Verdict]) -> str:
+    """Return how many goals were met, and the names of the missed ones."""
+    met = sum(verdict.met is True for verdict in verdicts)
+    missed = [verdict for verdict in verdicts if verdict.met is False]
+    names = dict.fromkeys(
+        f"`{each.goal.scenario}` {METRIC_TITLES[each.goal.metric]} ({each.peer})" for each in missed
+    )
+    text = f"{met} of {len(verdicts)} verdicts: met. Missed: {', '.join(names) or 'none'}."
+    unknown = len(verdicts) - met - len(missed)
+    return text + (f" Not measured, or with errors: {unknown}." if unknown else "")
 
 
 def markdown(
@@ -161,9 +203,12 @@ def markdown(
         lines += ["## Goals", "", *goals_section(verdicts), ""]
     for name, rounds_of_peer in results.items():
         scenario, by_peer = SCENARIOS[name], dict(rounds_of_peer)
-        section = (
-            memory_section(by_peer) if scenario.measures_memory else load_section(scenario, by_peer)
-        )
+        if scenario.measures_memory:
+            section = memory_section(by_peer)
+        elif scenario.measures_lag:
+            section = lag_section(by_peer)
+        else:
+            section = load_section(scenario, by_peer)
         lines += [f"## {scenario.title} (`{name}`)", "", *section, ""]
         if errors := first_errors(by_peer):
             lines += [*errors, ""]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import machine, plot, report, tools
 from benchmarks.goals import judge_all
-from benchmarks.scenarios import SCENARIOS, Scenario, failed, measure
+from benchmarks.measuring import failed, measure
+from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.servers import PEERS, Peer, ServerFailedError, running
 
 if TYPE_CHECKING:
@@ -106,10 +107,19 @@ def line_of(scenario: Scenario, peer: Peer, round_number: int, sample: Sample) -
     """One line of progress."""
     if sample.bytes_per_connection is not None:
         what = f"{sample.bytes_per_connection / 1024:.1f} KiB a connection"
+    elif sample.lag_p99_us is not None:
+        what = f"lag p99 {sample.lag_p99_us / 1000:.1f} ms, {sample.per_second or 0:,.0f}/s"
     else:
         what = f"{sample.per_second or 0:,.0f}/s, {sample.cpu_us or 0:.1f} µs CPU each"
     trouble = f", {sample.errors} errors: {sample.first_error}" if sample.errors else ""
-    return f"{scenario.name:15} round {round_number + 1} {peer.name:10} {what}{trouble}"
+    return f"{scenario.name:16} round {round_number + 1} {peer.name:10} {what}{trouble}"
+
+
+def is_able(peer: Peer, scenario: Scenario) -> bool:
+    """Whether the peer has what the scenario measures."""
+    if scenario.peers is not None:
+        return peer.name in scenario.peers
+    return peer.apps is None or scenario.app in peer.apps
 
 
 def run_all(
@@ -121,10 +131,11 @@ def run_all(
     """Scenario by scenario, round by round, peer by peer."""
     results: dict[str, dict[str, list[Sample]]] = {}
     for scenario in scenarios:
-        able = [peer for peer in peers if peer.apps is None or scenario.app in peer.apps]
+        able = [peer for peer in peers if is_able(peer, scenario)]
         by_peer: dict[str, list[Sample]] = {peer.name: [] for peer in able}
         results[scenario.name] = by_peer
-        for round_number in range(options.rounds if able else 0):
+        rounds = min(options.rounds, scenario.max_rounds or options.rounds)
+        for round_number in range(rounds if able else 0):
             for peer in rotated(able, round_number):
                 sample = one_sample(generator, scenario, peer, options.seconds)
                 by_peer[peer.name].append(sample)
@@ -152,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     machine.check()
     tools.raise_file_limit()
-    load_before = os.getloadavg()[0]
+    load_before, disk_us = os.getloadavg()[0], machine.sync_us(tools.disk_folder())
     try:
         generator = tools.load_generator()
     except tools.MissingToolError as missing:
@@ -168,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limpets = tuple(peer.name for peer in peers if peer.name.startswith("limpet"))
     verdicts = judge_all(limpets, results)
     notes = [
-        *machine.describe(load_before),
+        *machine.describe(load_before, disk_us),
         f"{options.rounds} interleaved rounds of {options.seconds:g} s; "
         f"the whole run took {time.monotonic() - began_at:.0f} s",
     ]

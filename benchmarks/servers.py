@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import meter, tools
+from benchmarks import meter, slow_disk, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,9 @@ class Start:
     port: int
     data_dir: Path
     app: str
-    """Name of the program to serve: `websocket_server`, `room` or `rpc`."""
+    """Name of the program to serve: `websocket_server`, `room`, `store`, `slow_disk` or `rpc`."""
+    run_dir: Path
+    """For sockets: its path is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Peer:
 LIMPET_APPS = {
     "websocket_server": "examples/websocket_server",
     "room": "benchmarks/peers/limpet_room",
+    "store": "benchmarks/peers/limpet_store",
     "rpc": "benchmarks/peers/limpet_rpc",
 }
 
@@ -66,11 +69,13 @@ def limpet_command(shards: int) -> Callable[[Start], Sequence[str]]:
     """`limpet up` with so many shard processes, in this interpreter's environment."""
 
     def command(start: Start) -> Sequence[str]:
+        if start.app == "slow_disk":
+            return slow_disk.command(start.port, start.data_dir, start.run_dir)
         app = tools.limpet_app(LIMPET_APPS[start.app])
         return (
             *(sys.executable, "-m", "local", "up", "--app", app, "--port", str(start.port)),
             *("--shards", str(shards), "--data-dir", str(start.data_dir)),
-            *("--run-dir", f"{start.data_dir}.run"),  # never that of a cluster in use
+            *("--run-dir", str(start.run_dir)),  # never that of a cluster in use
         )
 
     return command
@@ -78,8 +83,11 @@ def limpet_command(shards: int) -> Callable[[Start], Sequence[str]]:
 
 def workerd_command(start: Start) -> Sequence[str]:
     """Serve the reference program on workerd; one program serves all apps."""
-    config = str(tools.PEERS / "workerd" / "config.capnp")
-    return (str(tools.workerd()), "serve", config, "--socket-addr", f"http={HOST}:{start.port}")
+    return (
+        *(str(tools.workerd()), "serve", str(tools.PEERS / "workerd" / "config.capnp")),
+        *("--socket-addr", f"http={HOST}:{start.port}"),
+        *("--directory-path", f"disk={start.data_dir}"),
+    )
 
 
 def aiohttp_command(start: Start) -> Sequence[str]:
@@ -120,6 +128,7 @@ class Server:
 
     port: int
     root_pid: int
+    run_dir: Path
 
 
 def free_port() -> int:
@@ -179,11 +188,12 @@ def running(peer: Peer, app: str) -> Iterator[Server]:
         ServerFailedError: it does not start.
         MissingToolError: what it needs is not there.
     """
-    with tempfile.TemporaryDirectory(prefix="limpet-bench-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="limpet-bench-") as scratch,
+        tempfile.TemporaryDirectory(prefix="data-", dir=tools.disk_folder()) as data_dir,
+    ):
         port, log = free_port(), Path(scratch) / "server.log"
-        data_dir = Path(scratch) / "data"
-        data_dir.mkdir()
-        command = peer.command(Start(port, data_dir, app))
+        command = peer.command(Start(port, Path(data_dir), app, Path(scratch) / "run"))
         with log.open("wb") as log_file:
             process = subprocess.Popen(
                 command,
@@ -195,6 +205,6 @@ def running(peer: Peer, app: str) -> Iterator[Server]:
             )
         try:
             wait_until_ready(process, port, log)
-            yield Server(port, process.pid)
+            yield Server(port, process.pid, Path(scratch) / "run")
         finally:
             stop(process)

@@ -26,6 +26,13 @@ class MissingToolError(Exception):
     """A program or package that a peer needs is not there; the text says which and what to do."""
 
 
+def disk_folder() -> Path:
+    """Return where servers keep their data: on the repository's disk, as /tmp may be memory."""
+    folder = BUILD / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def raise_file_limit() -> int:
     """Raise the soft limit on open files to the hard one; children inherit it. Returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -45,6 +45,7 @@ int mode_echo(const struct options *o) {
     options = o;
     frame = frame_build_text(o->size, &frame_length);
     engine_init(o, &events, o->clients);
+    for (int i = 0; i < o->clients; i++) conns[i].room = i % o->rooms;
     if (engine_open_all(o->clients, o->timeout_s)) {
         running = true;
         for (int i = 0; i < o->clients; i++) {

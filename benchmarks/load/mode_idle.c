@@ -40,6 +40,7 @@ int mode_idle(const struct options *o) {
     options = o;
     frame = frame_build_text(o->size, &frame_length);
     engine_init(o, &events, o->clients);
+    for (int i = 0; i < o->clients; i++) conns[i].room = i % o->rooms;
     engine_watch_stdin();
     bool complete = engine_open_all(o->clients, o->timeout_s);
     printf("{\"mode\":\"idle\",\"event\":\"ready\",\"clients\":%d,\"held\":%d,\"errors\":%llu,",

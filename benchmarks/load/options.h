@@ -7,13 +7,14 @@
 
 struct options {
     const char *host;      /* numeric IPv4 address */
-    const char *path;      /* request target; a template with one %d for `broadcast` and `http` */
+    const char *path;      /* request target, or a template with one %d: not for `connect` */
     const char *expect;    /* what every answer must begin with; NULL: anything */
     const char *method;    /* http */
     const char *body;      /* http: request body; NULL: none */
     int port;
     int clients;           /* connections; for `connect` and `http`: how many at once */
-    int rooms, members;    /* broadcast */
+    int rooms;             /* broadcast, echo, idle: the clients are spread over them */
+    int members;           /* broadcast: of each room */
     int keys;              /* http: %d runs over 0..keys-1 */
     size_t size;           /* bytes of each WebSocket text message sent */
     bool greet;            /* idle: each client exchanges one message before `ready` */

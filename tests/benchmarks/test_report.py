@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 from benchmarks.figures import Results, Sample
@@ -47,6 +48,21 @@ def test_the_page_shows_goals_met_and_missed_ratios_and_the_split_by_role() -> N
     assert "| 8.0 KiB | **missed** |" in text
     assert "gateway 5.0, shard 3.0" in text
     assert "- x is skipped: why" in text
+
+
+def test_the_page_begins_with_the_goals_that_were_missed() -> None:
+    text = page(two_peers())
+    assert "2 of 3 verdicts: met. Missed: `idle` memory per connection (limpet-1)." in text
+    unknown = page({"echo-64": {"limpet-1": [Sample(per_second=1, errors=1)]}})
+    assert "Missed: none. Not measured, or with errors: 2." in unknown
+
+
+def test_the_lag_of_a_loop_is_shown_in_milliseconds_and_judged_without_a_base() -> None:
+    sample = Sample(per_second=900, p50_us=1, p99_us=2, puts_per_second=150)
+    slow = replace(sample, lag_p50_us=100, lag_p99_us=12_000, lag_max_us=20_000)
+    text = page({"slow-disk": {"limpet-1": [slow]}})
+    assert "10.0 ms | 12.0 ms | **missed** |" in text
+    assert "| limpet-1 | 900 | 1 | 2 | 150 | 0.10 | 12.00 | 20.00 | 0 |" in text
 
 
 def test_the_page_repeats_the_words_of_the_first_error() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.measuring import per_operation_us, sample_from
 from benchmarks.run import parse_arguments, rotated
-from benchmarks.scenarios import per_operation_us, sample_from
 from benchmarks.servers import PEERS
 
 

@@ -1,9 +1,12 @@
-# The reference program on workerd. The port is given on the command line:
-#   workerd serve config.capnp --socket-addr http=127.0.0.1:PORT
+# The programs on workerd. The port and the folder are given on the command line:
+#   workerd serve config.capnp --socket-addr http=127.0.0.1:PORT --directory-path disk=FOLDER
 using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
-  services = [ (name = "main", worker = .reference) ],
+  services = [
+    (name = "main", worker = .reference),
+    (name = "disk", disk = (writable = true)),
+  ],
   sockets = [ (name = "http", address = "127.0.0.1:0", http = (), service = "main") ],
 );
 
@@ -15,13 +18,17 @@ const reference :Workerd.Worker = (
   durableObjectNamespaces = [
     (className = "WebSocketServer", uniqueKey = "limpet-benchmark-websocket-server"),
     (className = "Room", uniqueKey = "limpet-benchmark-room"),
+    (className = "Sleeper", uniqueKey = "limpet-benchmark-sleeper"),
+    (className = "Cell", uniqueKey = "limpet-benchmark-cell", enableSql = true),
     (className = "Caller", uniqueKey = "limpet-benchmark-caller"),
     (className = "Callee", uniqueKey = "limpet-benchmark-callee"),
   ],
-  durableObjectStorage = (inMemory = void),
+  durableObjectStorage = (localDisk = "disk"),
   bindings = [
     (name = "WEBSOCKET_SERVER", durableObjectNamespace = "WebSocketServer"),
     (name = "ROOM", durableObjectNamespace = "Room"),
+    (name = "SLEEPER", durableObjectNamespace = "Sleeper"),
+    (name = "CELL", durableObjectNamespace = "Cell"),
     (name = "CALLER", durableObjectNamespace = "Caller"),
     (name = "CALLEE", durableObjectNamespace = "Callee"),
   ],

@@ -1,5 +1,6 @@
 // Cloudflare's public example of a Durable Object that serves WebSockets, as the reference program,
-// and beside it a room whose members get every message, for the broadcast scenario.
+// and beside it what the other scenarios need: rooms with hibernatable sockets, objects that sleep,
+// objects that store, and two that call each other.
 import { DurableObject } from "cloudflare:workers";
 
 export class WebSocketServer extends DurableObject {
@@ -27,23 +28,60 @@ export class WebSocketServer extends DurableObject {
 }
 
 export class Room extends DurableObject {
+  async fetch(request) {
+    const [client, server] = Object.values(new WebSocketPair());
+    this.ctx.acceptWebSocket(server);
+    return new Response(null, { status: 101, webSocket: client });
+  }
+
+  async webSocketMessage(ws, message) {
+    for (const member of this.ctx.getWebSockets()) member.send(message);
+  }
+
+  async webSocketClose(ws, code, reason, wasClean) {
+    ws.close(code, "Durable Object is closing WebSocket");
+  }
+}
+
+// Echoes; a plain request is answered with how many messages this life of it has seen.
+export class Sleeper extends DurableObject {
   constructor(ctx, env) {
     super(ctx, env);
-    this.members = new Set();
+    this.messages = 0;
   }
 
   async fetch(request) {
+    if (request.headers.get("Upgrade") !== "websocket") return new Response(`${this.messages}`);
     const [client, server] = Object.values(new WebSocketPair());
-    server.accept();
-    this.members.add(server);
-    server.addEventListener("message", (event) => {
-      for (const member of this.members) member.send(event.data);
-    });
-    server.addEventListener("close", (cls) => {
-      this.members.delete(server);
-      server.close(cls.code, "Durable Object is closing WebSocket");
-    });
+    this.ctx.acceptWebSocket(server);
     return new Response(null, { status: 101, webSocket: client });
+  }
+
+  async webSocketMessage(ws, message) {
+    this.messages += 1;
+    ws.send(message);
+  }
+
+  async webSocketClose(ws, code, reason, wasClean) {
+    ws.close(code, "Durable Object is closing WebSocket");
+  }
+}
+
+// One count: it is in memory, and each change of it is in storage before it is told.
+export class Cell extends DurableObject {
+  constructor(ctx, env) {
+    super(ctx, env);
+    this.count = 0;
+  }
+
+  async fetch(request) {
+    const storage = this.ctx.storage;
+    if (new URL(request.url).pathname.startsWith("/get/")) {
+      return new Response(`count ${(await storage.get("count")) ?? 0}`);
+    }
+    this.count += 1;
+    await storage.put("count", this.count);
+    return new Response(`count ${this.count}`);
   }
 }
 
@@ -78,6 +116,13 @@ export default {
     }
     if (pathname.startsWith("/room/")) {
       return env.ROOM.get(env.ROOM.idFromName(pathname)).fetch(request);
+    }
+    if (pathname.startsWith("/sleeper/")) {
+      return env.SLEEPER.get(env.SLEEPER.idFromName(pathname)).fetch(request);
+    }
+    const [, verb, name] = pathname.split("/");
+    if (verb === "put" || verb === "get") {
+      return env.CELL.get(env.CELL.idFromName(name)).fetch(request);
     }
     if (request.url.endsWith("/websocket")) {
       const upgradeHeader = request.headers.get("Upgrade");

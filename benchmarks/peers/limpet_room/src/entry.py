@@ -1,4 +1,4 @@
-"""Rooms in which every member gets every message: `/room/N` joins room N."""
+"""Rooms in which every member gets every message, and objects that sleep, with held sockets."""
 
 from __future__ import annotations
 
@@ -9,38 +9,52 @@ from workers import DurableObject, Request, Response, WebSocketPair, WorkerEntry
 
 
 class Default(WorkerEntrypoint):
-    """Hands a WebSocket request to the room that its path names."""
+    """`/room/N` joins room N; `/sleeper/N` is the object that sleeps."""
 
     async def fetch(self, request: Request) -> Response:
         path = urlparse(request.url).path
-        if not path.startswith("/room/"):
+        if path.startswith("/room/"):
+            objects = self.env.ROOM
+        elif path.startswith("/sleeper/"):
+            objects = self.env.SLEEPER
+        else:
             return Response(None, status=400)
-        if request.headers.get("Upgrade") != "websocket":
-            return Response("Durable Object expected Upgrade: websocket", status=426)
-        rooms = self.env.ROOM
-        return await rooms.get(rooms.idFromName(path)).fetch(request)  # type: ignore[no-any-return]
+        return await objects.get(objects.idFromName(path)).fetch(request)  # type: ignore[no-any-return]
 
 
 class Room(DurableObject):
-    """One room; its sockets are regular ones, as those of the peers are."""
-
-    def __init__(self, ctx: Any, env: Any) -> None:
-        super().__init__(ctx, env)
-        self.members: set[Any] = set()
+    """One room; a message of one member goes to all."""
 
     async def fetch(self, request: Request) -> Response:
         client, server = WebSocketPair()
-        server.accept()
-        self.members.add(server)
-
-        def on_message(event: Any) -> None:
-            for member in self.members:
-                member.send(event.data)
-
-        def on_close(event: Any) -> None:
-            self.members.discard(server)
-            server.close(event.code, "Durable Object is closing WebSocket")
-
-        server.addEventListener("message", on_message)
-        server.addEventListener("close", on_close)
+        self.ctx.acceptWebSocket(server)
         return Response(None, status=101, web_socket=client)
+
+    async def webSocketMessage(self, ws: Any, message: str) -> None:
+        for member in self.ctx.getWebSockets():
+            member.send(message)
+
+    async def webSocketClose(self, ws: Any, code: int, reason: str, was_clean: bool) -> None:
+        ws.close(code, "Durable Object is closing WebSocket")
+
+
+class Sleeper(DurableObject):
+    """Echoes; a plain request is answered with how many messages this life of it has seen."""
+
+    def __init__(self, ctx: Any, env: Any) -> None:
+        super().__init__(ctx, env)
+        self.messages = 0
+
+    async def fetch(self, request: Request) -> Response:
+        if request.headers.get("Upgrade") != "websocket":
+            return Response(str(self.messages))
+        client, server = WebSocketPair()
+        self.ctx.acceptWebSocket(server)
+        return Response(None, status=101, web_socket=client)
+
+    async def webSocketMessage(self, ws: Any, message: str) -> None:
+        self.messages += 1
+        ws.send(message)
+
+    async def webSocketClose(self, ws: Any, code: int, reason: str, was_clean: bool) -> None:
+        ws.close(code, "Durable Object is closing WebSocket")
