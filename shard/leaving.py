@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 from shard.activation import Activation
 
@@ -41,3 +42,39 @@ async def pass_gate(owner: Owner | None) -> None:
 
     gate.push(release, drop)
     await passed
+
+
+class GatedChunks:
+    """The pieces of a body that *owner* sends: each leaves when what it may reveal is durable.
+
+    To be iterated by a task of *owner*. How it ends, well or with an exception, waits too.
+    """
+
+    __slots__ = ("_chunks", "_owner")
+
+    def __init__(self, owner: Owner | None, chunks: AsyncIterator[Any]) -> None:
+        self._owner = owner
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next piece.
+
+        Raises:
+            BaseException: what the producer raised; or why its writes are lost.
+        """
+        try:
+            chunk = await anext(self._chunks)
+        except Exception:
+            await pass_gate(self._owner)
+            raise
+        await pass_gate(self._owner)
+        return chunk
+
+    async def aclose(self) -> None:
+        """The reader gives up: the producer is closed."""
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()

@@ -96,8 +96,8 @@ class ObjectChannel:
 
         owner = current_owner.get()
         home = self._shard.home_of(self.object_id)
+        keep_body_with(owner, request)
         if home == self._shard.index:
-            keep_body_with(owner, request)
             self._leave(owner, lambda: fetch_locally(self._slot(), request, answered), promise)
         else:
             self._leave(owner, lambda: self._fetch_remotely(home, request, answered), promise)

@@ -29,9 +29,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from shard.fields import NULL_BODY, content_length, fields_received, fields_to_send
+from shard.leaving import GatedChunks
 from shard.messages import wants_upgrade
 from shard.outgoing import OutgoingSocket, SocketLimits
 from shard.redirects import MAX_REDIRECTS, STATUSES, Hop, next_hop
+from shard.turn import current_owner
 from shard.uploads import Upload
 from workers.body import take_body
 from workers.exceptions import set_flags
@@ -117,7 +119,8 @@ class OutsideWorld:
             if length is not None:
                 headers.append(("Content-Length", str(length)))
             window_bytes = self._settings.body_window_bytes
-            upload = Upload(source.chunks(), window_bytes, length, clock.restart)
+            chunks = GatedChunks(current_owner.get(), source.chunks())
+            upload = Upload(chunks, window_bytes, length, clock.restart)
         whole = source if isinstance(source, bytes) else None
         hop = Hop(str(request.method), request.url, headers, whole, upload is not None)
         task = self._start(self._fetch(hop, request.redirect, upgrade, upload, clock))

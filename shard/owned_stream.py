@@ -1,8 +1,9 @@
-"""A stream that one object gives to another in the same process.
+"""A body that one object gives to another.
 
 Its producer is code of the object that made it, so each of its steps runs as that object's task,
-under its gate and in its context, whoever reads. While it is open the object stays in memory; if
-the object is reset, the reader gets the reason.
+under its gate and in its context, whoever reads: the other object, or the link to its process.
+Each piece waits until what it may reveal is durable. While the body is open the object stays in
+memory; if the object is reset, the reader gets the reason.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class OwnedChunks:
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._run(_next(self._chunks))
+            try:
+                chunk = await self._run(_next(self._chunks))
+            except Exception:
+                await pass_gate(self._owner)  # its text may reveal a write, too
+                raise
             await pass_gate(self._owner)
         except BaseException:
             self._let_go()

@@ -45,7 +45,7 @@ from shard.activation import Activation
 from shard.bodies import BodyError, InboundBody, OutboundBody, link_lost
 from shard.errors import connection_lost
 from shard.exchanges import Exchanges
-from shard.leaving import gate_before
+from shard.leaving import GatedChunks, gate_before
 from shard.line import Line
 from shard.promise import Promise
 from shard.turn import Owner, current_owner
@@ -359,7 +359,8 @@ class References:
         if source.outbound is not None:
             source.outbound.credit(count)
             return
-        outbound = source.outbound = OutboundBody(self.line, -handle, source.stream, count)
+        chunks = GatedChunks(source.owner, source.stream)
+        outbound = source.outbound = OutboundBody(self.line, -handle, chunks, count)
         context = copy_context() if source.owner is None else source.owner.context.copy()
         # A task of the owner: its generator's steps obey the owner's gate, and end with its life.
         task = self.loop.create_task(outbound.run(), context=context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from shard.storage.output_gate import OutputGate
 from tests.shard.pair import Pair, pair, settle
-from workers import DurableObject, RemoteError, Request, Response
+from workers import DurableObject, ReadableStream, RemoteError, Request, Response
 
 
 class Writer(DurableObject):
     """Its gate is held by the test, as a write would."""
 
     def __init__(self, ctx: Any, env: Any) -> None:
+        self.ctx = ctx
         self.env = env
         self.seen: list[Any] = []
 
@@ -38,7 +40,42 @@ class Writer(DurableObject):
 
     async def fetch(self, request: Request) -> Response:
         self.seen.append(request.url)
+        if request.url.endswith("stream"):
+            return Response(self.pieces())
+        if request.url.endswith("take"):
+            assert request.body is not None
+            self.seen += [bytes(piece) async for piece in request.body]
         return Response("")
+
+    async def pieces(self, *, fails: bool = False) -> AsyncIterator[bytes]:
+        """A write comes before the second piece."""
+        yield b"before"
+        host: Any = self.ctx._host
+        gate = host._activation.outputs = OutputGate()
+        gate.hold()
+        self.seen.append(gate)
+        if fails:
+            raise ValueError("after the write")
+        yield b"after"
+
+    def stream(self) -> ReadableStream:
+        return ReadableStream(self.pieces())
+
+    def failing(self) -> ReadableStream:
+        return ReadableStream(self.pieces(fails=True))
+
+    def response(self) -> Response:
+        return Response(self.pieces())
+
+    async def give(self, name: str, how: str) -> None:
+        other = self.env.WRITER.getByName(name)
+        if how == "argument":
+            await other.take(ReadableStream(self.pieces()))
+        else:
+            await other.fetch(Request("http://x/take", method="POST", body=self.pieces()))
+
+    async def take(self, stream: Any) -> None:
+        self.seen += [bytes(piece) async for piece in stream]
 
 
 @pytest.fixture
@@ -129,3 +166,78 @@ async def test_calls_of_what_was_passed_wait_for_the_write(shards: Pair, writer:
     durable(gate)
     await promise
     assert seen == ["told"]
+
+
+async def read_into(stream: Any, pieces: list[bytes]) -> None:
+    pieces.extend([bytes(piece) async for piece in Tap(stream, pieces)])
+
+
+class Tap:
+    """Notes what comes as it comes, and gives nothing on."""
+
+    def __init__(self, stream: Any, pieces: list[bytes]) -> None:
+        self._chunks = aiter(stream)
+        self._pieces = pieces
+
+    def __aiter__(self) -> Tap:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            self._pieces.append(bytes(await anext(self._chunks)))
+
+
+async def opened(writer: Any, how: str) -> Any:
+    if how in ("stream", "failing"):
+        return await getattr(writer, how)()
+    response = await (writer.response() if how == "response" else writer.fetch("http://x/stream"))
+    return response.body
+
+
+@pytest.mark.parametrize("fate", ["durable", "lost"])
+@pytest.mark.parametrize("how", ["stream", "response", "fetch"])
+async def test_each_piece_of_a_stream_waits_for_the_write_before_it(
+    shards: Pair, writer: Any, how: str, fate: str
+) -> None:
+    stream = await opened(writer, how)
+    pieces: list[bytes] = []
+    reader = asyncio.ensure_future(read_into(stream, pieces))
+    await settle(100)
+    assert pieces == [b"before"], "a piece left before what it may reveal was durable"
+    gate = shards.instance(writer).seen[-1]
+    if fate == "durable":
+        durable(gate)
+        await reader
+        assert pieces == [b"before", b"after"]
+    else:
+        gate.fail(RemoteError("the disk is full"))
+        with pytest.raises(Exception, match="the disk is full"):
+            await reader
+        assert pieces == [b"before"]
+
+
+async def test_how_a_stream_fails_waits_for_the_write_before_it(shards: Pair, writer: Any) -> None:
+    stream = await opened(writer, "failing")
+    pieces: list[bytes] = []
+    reader = asyncio.ensure_future(read_into(stream, pieces))
+    await settle(100)
+    assert not reader.done()
+    durable(shards.instance(writer).seen[-1])
+    with pytest.raises(Exception, match="after the write"):
+        await reader
+
+
+@pytest.mark.parametrize("how", ["argument", "request"])
+@pytest.mark.parametrize("home", [0, 1])
+async def test_each_piece_of_a_stream_that_is_passed_waits(
+    shards: Pair, writer: Any, how: str, home: int
+) -> None:
+    other = shards.stub("WRITER", home=home, prefix="other")
+    promise = writer.give(other.name, how)
+    await settle(100)
+    gate = shards.instance(writer).seen[-1]
+    taken = shards.instance(other).seen
+    assert b"after" not in taken
+    durable(gate)
+    await promise
+    assert taken[-2:] == [b"before", b"after"]
