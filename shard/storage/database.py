@@ -15,6 +15,7 @@ import apsw
 
 from shard.storage.authorizer import Authorizer
 from shard.storage.disk import Disk
+from shard.storage.rescue import is_displaced, put_back
 from shard.storage.schema import PAGE_BYTES, empty_database
 from shard.storage.wal import WalFile, cut_to_durable
 
@@ -74,6 +75,7 @@ class Database:
         "_disk",
         "_execute",
         "_idle",
+        "_inode",
         "_opened_bytes",
         "_reserved_bytes",
         "_wal_pages",
@@ -102,6 +104,7 @@ class Database:
         self._created_fd = _create(path)
         self.wal_bytes = self._opened_bytes = _size(f"{path}-wal")
         self.inherited = self.wal_bytes > 0
+        self._inode = os.stat(path).st_ino
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             self.connection = connection
@@ -163,7 +166,9 @@ class Database:
     def durable_log(self) -> WalFile:
         """The log, as what has to last."""
         if self.wal is None:
-            self.wal = WalFile(self.path, self._disk, self._created_fd, self._opened_bytes)
+            self.wal = WalFile(
+                self.path, self._disk, self._created_fd, self._opened_bytes, self._inode
+            )
             self._created_fd = None
         return self.wal
 
@@ -214,6 +219,29 @@ class Database:
             self.is_open = False
             self.wait()
             self._drop_connection()
+
+    @property
+    def displaced(self) -> bool:
+        """Its files were deleted or replaced: closing it now would lose what it holds."""
+        return self.is_open and is_displaced(self.path, self._inode, self.wal_bytes)
+
+    def give_up(self) -> None:
+        """Lend it for good: :meth:`put_back` closes it, and nobody else uses it any more."""
+        self.wait()
+        self.is_open = False
+        self.lend()
+
+    def put_back(self) -> None:
+        """Write it anew at its place, and close it; on a thread, after :meth:`give_up`.
+
+        Raises:
+            apsw.Error, OSError: it failed.
+        """
+        try:
+            put_back(self, self._inode, self._disk)
+        finally:
+            self._drop_connection()
+            self._idle.set()
 
     def abandon(self) -> None:
         """Close it after a failed sync: what is not known to be on disk is dropped.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
+import apsw
 import structlog
 
 from common.ids import ObjectId, Partition
@@ -70,6 +72,7 @@ class StorageEngine:
         self._disk = disk or Disk()
         self._loop = loop
         self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
+        self._restoring: set[str] = set()
 
     @property
     def open_databases(self) -> int:
@@ -83,6 +86,8 @@ class StorageEngine:
             apsw.Error, OSError: it cannot be opened.
         """
         path = self.path_of(unique_key, object_id)
+        if path in self._restoring:
+            raise OSError(errno.EBUSY, "its file was deleted, and is being put back")
         known = self._open.get(path)
         if known is not None and known[0].is_open:
             database = known[0]
@@ -133,11 +138,22 @@ class StorageEngine:
     def close(self, database: Database) -> None:
         """Close it now."""
         self.forget(database)
-        database.close()
+        if database.displaced:
+            self._put_back(database)
+        else:
+            database.close()
 
-    def abandon(self, database: Database) -> None:
-        """Close it after a failure, and drop what may not have reached the disk."""
+    def abandon(self, database: Database, *, fenced: bool = False) -> None:
+        """Close it after a failure, and drop what may not have reached the disk.
+
+        Args:
+            database: which.
+            fenced: its files are somebody else's now.
+        """
         self.forget(database)
+        if database.displaced and not fenced:
+            self._put_back(database)
+            return
         try:
             database.abandon()
         except OSError as error:
@@ -147,6 +163,12 @@ class StorageEngine:
         """Wait for what is under way, and close everything."""
         self.syncer.close()
         for database, _ in list(self._open.values()):
+            if database.displaced:
+                try:
+                    database.give_up()
+                    database.put_back()
+                except (apsw.Error, OSError) as error:
+                    log.error("storage.restore_failed", file=database.path, error=str(error))
             database.close()
         self._open.clear()
 
@@ -155,6 +177,21 @@ class StorageEngine:
         deadline = self._loop.time() + timeout_s
         while self.syncer.busy and self._loop.time() < deadline:  # noqa: ASYNC110 - only to stop
             await asyncio.sleep(0.002)
+
+    def _put_back(self, database: Database) -> None:
+        """Its files were deleted: write them anew before it is closed."""
+        path = database.path
+        self._restoring.add(path)
+        database.give_up()
+
+        def told(error: BaseException | None) -> None:
+            self._restoring.discard(path)
+            if error is not None:
+                log.error("storage.restore_failed", file=path, error=str(error))
+            else:
+                log.warning("storage.restored", file=path, reason="it was deleted or replaced")
+
+        self.syncer.run(database.put_back, told)
 
     def _is_known(self, database: Database) -> bool:
         known = self._open.get(database.path)

@@ -29,6 +29,7 @@ class WalFile:
         "_database_fd",
         "_disk",
         "_fd",
+        "_inode",
         "_lock",
         "_path_synced",
         "database_path",
@@ -37,7 +38,12 @@ class WalFile:
     )
 
     def __init__(
-        self, database_path: str, disk: Disk, created_fd: int | None, opened_bytes: int
+        self,
+        database_path: str,
+        disk: Disk,
+        created_fd: int | None,
+        opened_bytes: int,
+        inode: int,
     ) -> None:
         """Open the log that SQLite has made.
 
@@ -46,12 +52,14 @@ class WalFile:
             disk: see :mod:`shard.storage.disk`.
             created_fd: open on the database file if that is new and not on disk yet; closed later.
             opened_bytes: length of the log when the database was opened.
+            inode: of the database file that is open.
         """
         self.database_path = database_path
         self.path = f"{database_path}-wal"
         self._disk = disk
         self._fd = os.open(self.path, os.O_RDWR)
         self._database_fd = created_fd
+        self._inode = inode
         self._path_synced = False
         self._lock = threading.Lock()
         self.durable_bytes = opened_bytes
@@ -118,7 +126,8 @@ class WalFile:
         # Writes to a file whose name is gone succeed, and are gone with the process.
         if not os.fstat(self._fd).st_nlink:
             raise FileNotFoundError(2, "the write-ahead log was deleted", self.path)
-        os.stat(self.database_path)
+        if os.stat(self.database_path).st_ino != self._inode:
+            raise FileNotFoundError(2, "the database was replaced by another file")
 
 
 def cut_to_durable(path: str, durable_bytes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,25 +94,109 @@ def test_a_file_that_is_not_a_database(home: Home) -> None:
     assert str(home.path) in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_file_deleted_under_us_is_noticed_before_anything_is_told(
-    home: Home, suffix: str
-) -> None:
-    home.run(lambda s: s.kv.put("a", 1))
+DELETIONS = ("database", "log", "both", "folder", "replaced")
+
+
+def displace(path: Path, what: str) -> None:
+    if what == "folder":
+        shutil.rmtree(path.parent)
+    elif what == "replaced":
+        shutil.copy(path, f"{path}.x")
+        Path(f"{path}.x").replace(path)
+    if what in ("database", "both"):
+        path.unlink()
+    if what in ("log", "both"):
+        Path(f"{path}-wal").unlink()
+
+
+def fill(home: Home, *, checkpointed: bool) -> None:
+    """Half of the data in the database's file, if so, and half of it in the log."""
+
+    def body(s: Storage) -> None:
+        s.sql.exec("CREATE TABLE t (n)")
+        s.sql.exec("INSERT INTO t VALUES (1)")
+        s.kv.put("a", "x" * 100_000)
+
+    home.run(body)
     home.settle()
-    Path(f"{home.path}{suffix}").unlink()
+    if checkpointed:
+        assert not Path(f"{home.path}-wal").stat().st_size
+    home.run(lambda s: s.sql.exec("INSERT INTO t VALUES (2)"))
+    home.settle()
+
+
+def contents(home: Home) -> Any:
+    def body(s: Storage) -> Any:
+        assert s.sql.exec("PRAGMA quick_check").one().quick_check == "ok"
+        return [row.n for row in s.sql.exec("SELECT n FROM t ORDER BY n")], len(s.kv.get("a"))
+
+    return home.run(body)
+
+
+@pytest.mark.parametrize("what", DELETIONS)
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_files_deleted_under_us_are_put_back_when_a_commit_finds_out(
+    tmp_path: Path, what: str, checkpointed: bool
+) -> None:
+    home = Home(tmp_path / "data", wal_checkpoint_bytes=65_536 if checkpointed else 1 << 20)
+    fill(home, checkpointed=checkpointed)
+    displace(home.path, what)
     lost: list[Any] = []
 
     def body(s: Storage) -> None:
-        s.kv.put("a", 2)
+        s.sql.exec("INSERT INTO t VALUES (3)")
         home.gate.push(lambda: lost.append("told"), lost.append)
 
     home.run(body)
-    home.turn(10)
-    assert isinstance(lost[0], StorageError)
-    home.run(lambda s: s.kv.put("a", 3))
     home.settle()
-    assert home.run(lambda s: s.kv.get("a")) == 3
+    assert isinstance(lost[0], StorageError)
+    assert str(home.path) in str(lost[0])
+    # The commit whose outcome nobody was told may be there or not; everything else is.
+    numbers, size = contents(home)
+    assert (numbers[:2], size) == ([1, 2], 100_000)
+    home.run(lambda s: s.sql.exec("INSERT INTO t VALUES (4)"))
+    home.restart()
+    assert contents(home) == ([*numbers, 4], 100_000)
+    home.close()
+
+
+@pytest.mark.parametrize("what", DELETIONS)
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("how", ["sleep", "stop"])
+def test_files_deleted_under_us_are_put_back_when_they_are_closed(
+    tmp_path: Path, what: str, checkpointed: bool, how: str
+) -> None:
+    home = Home(tmp_path / "data", wal_checkpoint_bytes=65_536 if checkpointed else 1 << 20)
+    fill(home, checkpointed=checkpointed)
+    displace(home.path, what)
+    if how == "sleep":
+        home.sleep()
+    else:
+        home.engine.shut()
+    home.engine.shut()
+    home._start()
+    assert contents(home) == ([1, 2], 100_000)
+    left = sorted(each.name.removeprefix(home.path.stem) for each in home.path.parent.iterdir())
+    assert left[:2] == [".sqlite", ".sqlite-wal"]
+    assert left[2:] == ([".sqlite.replaced"] if what == "replaced" else [])
+    home.close()
+
+
+def test_an_object_whose_files_are_being_put_back_says_so(home: Home) -> None:
+    home.run(lambda s: s.kv.put("a", 1))
+    home.settle()
+    home.path.unlink()
+    jobs: list[Any] = []
+    syncer: Any = home.engine.syncer
+    syncer.run = lambda work, done: jobs.append((work, done))
+    home.sleep()
+    with pytest.raises(StorageUnavailable, match="put back") as refused:
+        home.run(lambda s: s.kv.get("a"))
+    assert refused.value.retryable
+    for work, done in jobs:
+        work()
+        done(None)
+    assert home.run(lambda s: s.kv.get("a")) == 1
 
 
 def test_after_a_failed_sync_nothing_is_built_on_what_may_be_lost(tmp_path: Path) -> None:
