@@ -94,9 +94,11 @@ class Authorizer:
             transaction.
         altering: the statement that was just compiled changes a table's definition.
         written_table: the table that it writes to.
+        asked: a statement of the app has been compiled. One that SQLite has kept compiled is not
+            asked about again.
     """
 
-    __slots__ = ("altering", "transaction_refused", "trusted", "written_table")
+    __slots__ = ("altering", "asked", "transaction_refused", "trusted", "written_table")
 
     def __init__(self) -> None:
         self.trusted = False
@@ -104,6 +106,7 @@ class Authorizer:
 
     def forget(self) -> None:
         """A new statement of the app comes."""
+        self.asked = False
         self.transaction_refused = False
         self.altering = False
         self.written_table: str | None = None
@@ -119,6 +122,7 @@ class Authorizer:
         """Decide on one action of a statement."""
         if self.trusted:
             return _ALLOW
+        self.asked = True
         names = _NAMES.get(action)
         if names is not None:
             return self._object(action, first, second, names, database)

@@ -30,6 +30,9 @@ _FOREIGN_NAMES: Final = (
     "OR lower(substr(tbl_name, 1, 4)) = '_cf_') "
     "AND tbl_name NOT IN ('_cf_KV', '_cf_META') LIMIT 1"
 )
+MAX_FACTS: Final = 1000
+"""How many statements of one database something is remembered about."""
+
 _INDEXES: Final = "SELECT count(*) FROM pragma_index_list(?)"
 
 Row = tuple[Any, ...]
@@ -124,6 +127,10 @@ class SqlRunner:
         self._failed = failed
         self._open: WeakSet[Rows] = WeakSet()
         self._index_counts: dict[str, int] = {}
+        # What the rules said of a statement when it was compiled: whether it alters a table's
+        # definition, and where it writes. SQLite keeps statements compiled, and then does not ask.
+        self._facts: dict[str, tuple[bool, str | None]] = {}
+        self._facts_dropped = False
 
     def exec(self, query: str, bindings: tuple[Any, ...]) -> Rows:
         """See :class:`workers.host.SqlHost`."""
@@ -187,22 +194,26 @@ class SqlRunner:
         cursor = connection.cursor()
         changes = connection.total_changes()
         writes = ran = altering = False
+        table: str | None = None
 
         def before(cursor: apsw.Cursor, _sql: str, _bindings: Any) -> bool:
-            nonlocal writes, ran, altering
+            nonlocal writes, ran, altering, table
             rows.columns = tuple([column[0] for column in cursor.get_description()])
             ran = bool(rows.columns) or not cursor.is_readonly or not is_empty(statement)
             if not cursor.is_readonly:
                 writes = True
+                alters, table = self._facts_of(statement)
                 self._begin()
-                if database.rules.altering:
+                if alters:
                     database.run("SAVEPOINT _cf_alter")
                     altering = True
             return True
 
         cursor.exec_trace = before
+        # One that may still be compiled while nothing is known of it has to be compiled anew.
+        known = not self._facts_dropped or statement in self._facts
         try:
-            cursor.execute(statement, bindings)
+            cursor.execute(statement, bindings, can_cache=known)
         except apsw.Error:
             if altering and connection.in_transaction:
                 database.run("ROLLBACK TO _cf_alter")
@@ -214,22 +225,36 @@ class SqlRunner:
                 rows.keep()
             else:
                 self._open.add(rows)
+        if altering:
+            self._check_names()
         if writes:
-            self._wrote(rows, changes)
+            self._wrote(rows, table, changes)
         return rows if ran else None
 
-    def _wrote(self, rows: Rows, changes: int) -> None:
+    def _facts_of(self, statement: str) -> tuple[bool, str | None]:
+        """See ``_facts``; of the statement that is about to run."""
+        rules = self._database.rules
+        if not rules.asked:
+            return self._facts.get(statement, (False, None))
+        if len(self._facts) >= MAX_FACTS:
+            self._facts.clear()
+            self._facts_dropped = True
+        facts = self._facts[statement] = rules.altering, rules.written_table
+        return facts
+
+    def _check_names(self) -> None:
+        """A table's definition was altered: undo that if anything has a name of ours now."""
         database = self._database
-        rules = database.rules
-        if rules.altering:
-            if database.run(_FOREIGN_NAMES) is not None:
-                database.run("ROLLBACK TO _cf_alter")
-                database.run("RELEASE _cf_alter")
-                raise JsException(NOT_AUTHORIZED, "Error")
-            database.run("RELEASE _cf_alter")
-        table = rules.written_table
+        refused = database.run(_FOREIGN_NAMES) is not None
+        if refused:
+            database.run("ROLLBACK TO _cf_alter")
+        database.run("RELEASE _cf_alter")
+        if refused:
+            raise JsException(NOT_AUTHORIZED, "Error")
+
+    def _wrote(self, rows: Rows, table: str | None, changes: int) -> None:
         if table is not None and not table.startswith("sqlite_"):
-            changed = database.connection.total_changes() - changes
+            changed = self._database.connection.total_changes() - changes
             rows.rows_written = changed * (1 + self._indexes(table)) if changed else 0
         else:
             self._index_counts.clear()

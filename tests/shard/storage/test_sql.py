@@ -182,6 +182,38 @@ def test_rows_read_and_written(home: Home) -> None:
     assert home.run(body) == [(1, 2), (0, 1), (1, 2), (0, 2), (0, 4), (4, 0)]
 
 
+@pytest.mark.parametrize("max_facts", [1000, 1], ids=["remembered", "forgotten"])
+def test_a_statement_counts_and_is_checked_each_time_it_runs(
+    home: Home, monkeypatch: pytest.MonkeyPatch, max_facts: int
+) -> None:
+    """SQLite keeps statements compiled, and asks about them only when it compiles them."""
+    monkeypatch.setattr("shard.storage.sql.MAX_FACTS", max_facts)
+
+    def body(s: Storage) -> None:
+        for _ in range(3):
+            s.sql.exec("CREATE TABLE t (a)")
+            for number in range(3):
+                assert s.sql.exec("INSERT INTO t VALUES (?)", number).rowsWritten == 1
+                assert s.sql.exec("DELETE FROM t WHERE a = 9").rowsWritten == 0
+                assert s.sql.exec("UPDATE t SET a = a").rowsWritten == number + 1
+            assert s.sql.exec("CREATE INDEX i ON t (a)").rowsWritten == 2
+            assert s.sql.exec("INSERT INTO t VALUES (?)", 7).rowsWritten == 2
+            assert s.sql.exec("DROP INDEX i").rowsWritten == 2
+            assert s.sql.exec("INSERT INTO t VALUES (?)", 8).rowsWritten == 1
+            for _ in range(3):
+                with pytest.raises(Exception, match="not authorized: SQLITE_AUTH"):
+                    s.sql.exec("ALTER TABLE t RENAME TO _cf_t")
+            s.sql.exec("ALTER TABLE t RENAME TO u")
+            s.sql.exec("ALTER TABLE u ADD COLUMN b DEFAULT 5")
+            assert s.sql.exec("SELECT sum(b) AS b FROM u").one().b == 25
+            s.sql.exec("DROP TABLE u")
+
+    home.run(body)
+    home.settle()
+    names = [row[0] for row in rows(home, "SELECT name FROM sqlite_schema")]
+    assert names == ["_cf_KV", "_cf_META"]
+
+
 def test_database_size(home: Home) -> None:
     def body(s: Storage) -> Any:
         empty = s.sql.databaseSize
