@@ -171,6 +171,14 @@ class Settings:
         roles=_GATEWAY,
         help="Unsent bytes kept for a client that reads slowly; beyond it is closed with 1013.",
     )
+    partial_total_bytes: int = setting(
+        256 * _MIB,
+        lo=_MIB,
+        hi=64 * _GIB,
+        section="WebSockets",
+        roles=_GATEWAY,
+        help="Unfinished messages of all clients; beyond, who sent most of one is closed, 1013.",
+    )
     socket_buffer_bytes: int = setting(
         _MIB,
         lo=4 * _KIB,
@@ -534,6 +542,8 @@ def _check_together(settings: Settings) -> None:
         if getattr(settings, size) + _RECORD_HEAD_BYTES > settings.link_max_batch_bytes:
             relation = f"must be at least {_RECORD_HEAD_BYTES} less than"
             raise _conflict(settings, size, relation, "link_max_batch_bytes")
+    if settings.max_message_bytes > settings.partial_total_bytes:
+        raise _conflict(settings, "max_message_bytes", "is more than", "partial_total_bytes")
     for index, count in (("shard_index", "shards"), ("gateway_index", "gateways")):
         if getattr(settings, index) >= getattr(settings, count):
             raise _conflict(settings, index, "must be less than", count)

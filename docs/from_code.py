@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import errors
+from common import close_reasons, errors
 from common.settings_docs import markdown_table
 from gateway import closing, holding
 
@@ -34,6 +34,22 @@ def error_table() -> str:
             f"| {'yes' if error.retryable else 'no'} | {error.http_status} "
             f"| {error.close_code or '-'} |"
         )
+    return "\n".join(lines)
+
+
+def close_reason_table() -> str:
+    """Every Close that no app has asked for."""
+    lines = ["| code | reason | when | try again? |", "|--:|---|---|---|"]
+    lines.append(
+        "| 1000-4999 | the app's | the object has closed, or its answer to the client's Close "
+        "| the app knows |"
+    )
+    for each in close_reasons.CLOSES:
+        if each is close_reasons.NO_CLOSE:
+            code, reason = "none", ""
+        else:
+            code, reason = str(each.code), f"`{each.text}`" if each.text else "names the fault"
+        lines.append(f"| {code} | {reason} | {each.when} | {each.again} |")
     return "\n".join(lines)
 
 
@@ -95,6 +111,7 @@ def _word(effect: str) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": markdown_table,
     "errors": error_table,
+    "close-reasons": close_reason_table,
     "closing": closing_table,
     "holding": holding_table,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from common.close_reasons import AWAY, CROWDED, LOST_TEXT, SLOW
 from gateway.closing import STEPS, Cause, Phase, Tcp, Tell, Write
 from gateway.deflate import Deflate, inflate
 from gateway.frames import (
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from gateway.context import Context
 
 LOST_CODE: Final = 1006
-LOST_TEXT: Final = "WebSocket disconnected without sending Close frame."
-TRY_AGAIN_LATER: Final = 1013
+TRY_AGAIN_LATER: Final = AWAY.code
 
 PONGS_BYTES: Final = 16 * 1024
 """Pongs are gathered up to this size before they are written."""
@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_fast",
         "_home",
         "_parser",
+        "_partial_bytes",
         "_pauses",
         "_phase",
         "_pinged_at",
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.OPEN
         self._fast = True  # between messages, and messages may be forwarded
         self._parser: FrameParser | None = None
+        self._partial_bytes = 0  # of an unfinished message, as all clients' account has it
         self._pauses = 0
         self._pinged_at = 0.0
         self._close: tuple[int, str] | None = None  # the client's, or that of a fault of its
@@ -181,10 +183,23 @@ class Connection(asyncio.Protocol):
                 self._forward(kind, value)
         self._answer(pongs)
         self._fast = parser.is_idle and self._parser is parser and self._home.session is not None
-
+        if not self._fast or self._partial_bytes:
+            self._count_partial()
         if parser.has_backlog and self._parser is parser:
             self.pause(PAUSED_FOR_A_TURN)
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _count_partial(self) -> None:
+        """Tell how much of an unfinished message is kept here, if that has changed."""
+        size = self._parser.partial_bytes if self._parser is not None else 0
+        if size != self._partial_bytes:
+            self._partial_bytes = size
+            self._home.context.partials.keep(self, size)
+
+    def give_way(self) -> None:
+        """See :class:`gateway.partials.Sender`."""
+        self._home.context.counters.crowded.value += 1
+        self._fail(*CROWDED[:2])
 
     def _go_on(self) -> None:
         """Read more of a flood of frames, now that others have had their turn."""
@@ -237,6 +252,7 @@ class Connection(asyncio.Protocol):
             self._step(Cause.GONE)
             return False
         self._fast = False
+        self._drop_parser()  # what it had begun to say will never be whole
         self._pauses |= PAUSED_FOR_GOOD  # reading has ended by itself
         return True
 
@@ -264,7 +280,7 @@ class Connection(asyncio.Protocol):
         limit = self._home.context.settings.connection_buffer_bytes
         if self.transport.get_write_buffer_size() > limit:
             self._home.context.counters.slow.value += 1
-            self._step(Cause.FAULT, TRY_AGAIN_LATER, "The client reads too slowly")
+            self._step(Cause.FAULT, *SLOW[:2])
         else:
             self.transport.write(frames)
 
@@ -339,14 +355,24 @@ class Connection(asyncio.Protocol):
         self._home.context.counters.violations.value += 1
         if code == TOO_LARGE:
             text = text[:123]
+        self._fail(code, text)
+
+    def _fail(self, code: int, text: str) -> None:
+        """End it for what the client has sent; what it said before that is still answered."""
         if self._phase is not Phase.OPEN or not self._is_owed:
             self._step(Cause.FAULT, code, text)
             return
         self._close = code, text
-        self._parser = None
+        self._drop_parser()
         self._fast = False
         self.pause(PAUSED_FOR_GOOD)
         self._step(Cause.LATE_FAULT, code, text)
+
+    def _drop_parser(self) -> None:
+        self._parser = None
+        if self._partial_bytes:
+            self._partial_bytes = 0
+            self._home.context.partials.keep(self, 0)
 
     def _step(self, cause: Cause, code: int | None = None, reason: str = "") -> None:
         step = STEPS.get((self._phase, cause))
@@ -383,7 +409,7 @@ class Connection(asyncio.Protocol):
             deadlines.set(self, timeout_at)
             return
         self._fast = False
-        self._parser = None
+        self._drop_parser()
         self._home.release(self)
         transport = self.transport
         if self._pauses:

@@ -13,6 +13,7 @@ from gateway.deadlines import Deadlines
 from gateway.deflate import Deflater
 from gateway.holding import Budget
 from gateway.keepalive import Keepalive
+from gateway.partials import Partials
 
 if TYPE_CHECKING:
     from gateway.http import HttpConnection
@@ -41,6 +42,9 @@ class Counters:
         self.slow = metrics.counter(
             "limpet_gateway_slow_total", "WebSockets closed because the client read too slowly."
         )
+        self.crowded = metrics.counter(
+            "limpet_gateway_crowded_total", "WebSockets closed for too many unfinished messages."
+        )
         self.vanished = metrics.counter(
             "limpet_gateway_vanished_total", "WebSockets dropped because the client fell silent."
         )
@@ -66,6 +70,7 @@ class Context:
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.counters = Counters(metrics)
         self.hold_budget = Budget(settings.hold_connection_bytes, settings.hold_total_bytes)
+        self.partials = Partials(settings.partial_total_bytes)
         self.http_connections: set[HttpConnection] = set()
         """Clients that speak HTTP; those that have become WebSockets are at their relays."""
         self.stopping = False

@@ -108,6 +108,7 @@ class FrameParser:
         "_decoder",
         "_done",
         "_first",
+        "_frame_bytes",
         "_head",
         "_inflate",
         "_key",
@@ -127,6 +128,7 @@ class FrameParser:
         self._head = b""  # an incomplete frame header: at most 13 bytes
         self._first = 0  # first byte of the frame whose payload is being collected
         self._key = b""
+        self._frame_bytes = 0  # size of that payload
         self._missing = 0  # bytes of that payload that have not come yet
         self._pieces: list[Any] = []
         self._message: bytearray | None = None  # fragments so far
@@ -140,6 +142,12 @@ class FrameParser:
             not (self._head or self._missing or self._done or self._backlog)
             and self._message is None
         )
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes kept here of a message that has not come to its end."""
+        fragments = len(self._message) if self._message is not None else 0
+        return fragments + (self._frame_bytes - self._missing if self._missing else 0)
 
     @property
     def has_backlog(self) -> bool:
@@ -206,6 +214,7 @@ class FrameParser:
         if stop > end:
             self._first = first
             self._key = key
+            self._frame_bytes = length
             self._missing = stop - end
             self._pieces = [memoryview(data)[at:] if end - at > SMALL_CHUNK_BYTES else data[at:]]
             return -1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from common.close_reasons import RESTARTED, RESTARTED_TEXT
 from common.link.driver import Link
 from common.link.records import (
     ADOPT,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RESTARTED: Final = 1012
-RESTARTED_TEXT: Final = "The Durable Object is restarting"
 AWAY_TEXT: Final = "The Durable Object is away for too long"
 
 

@@ -44,12 +44,10 @@ from common.link.session import Hello, LinkSession
 from gateway.connection import PAUSED_BY_LINK, PAUSED_BY_SHARD, Connection
 from gateway.context import Context
 from gateway.frames import encode_compressed, encode_message, encode_raw_text
-from gateway.holder import RESTARTED_TEXT, Holder
+from gateway.holder import Holder
 from gateway.refusal import Refusal, unavailable
 
 log = structlog.get_logger(__name__)
-
-__all__ = ["RESTARTED_TEXT", "Orphans", "Relay", "Requester"]
 
 
 class Requester(Protocol):

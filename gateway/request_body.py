@@ -6,6 +6,9 @@ import re
 from typing import Final, Protocol
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER_LINE: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*"  # RFC 9110 §5.1, §5.5
+)
 LINES_PER_FEED: Final = 512
 """Chunks of a chunked body that one call reads at most, some 0.5 ms of work."""
 MAX_LINE_BYTES: Final = 4096
@@ -130,3 +133,6 @@ class ChunkedBody:
             self._trailer_bytes += len(line)
             if self._trailer_bytes > MAX_LINE_BYTES:
                 raise MalformedBodyError("the trailers of the chunked body are too long")
+            if _TRAILER_LINE.fullmatch(line) is None:
+                # Who takes it for something else than we do may see a request where we see none.
+                raise MalformedBodyError("a trailer of the chunked body is no header field")

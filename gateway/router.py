@@ -10,12 +10,13 @@ from typing import Final, final
 
 import structlog
 
+from common.close_reasons import LOST_TEXT
 from common.errors import LinkDown
 from common.link.dialer import LinkDialer
 from common.link.session import Hello
 from common.link.transport import Transport
 from common.membership import Membership
-from gateway.connection import LOST_CODE, LOST_TEXT
+from gateway.connection import LOST_CODE
 from gateway.context import Context
 from gateway.lobby import Lobby
 from gateway.relay import Relay

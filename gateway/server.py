@@ -14,6 +14,7 @@ import structlog
 
 from common.admin import Health
 from common.clock import Clock, SystemClock
+from common.close_reasons import STOPPING
 from common.errors import ConfigError
 from common.heap import give_back_freed_memory
 from common.link.transport import Transport
@@ -30,8 +31,6 @@ from gateway.router import Router
 log = structlog.get_logger(__name__)
 
 BACKLOG: Final = 4096
-GOING_AWAY: Final = 1001
-GOING_AWAY_TEXT: Final = "The gateway is stopping"
 DESCRIPTOR_RESERVE: Final = 64
 """Descriptors kept for links, logs and the like."""
 TRIM_CLIENTS: Final = 1000
@@ -111,7 +110,7 @@ class Gateway:
         for http in list(self.context.http_connections):
             http.stop()
         for connection in self._connections():
-            connection.close_by_gateway(GOING_AWAY, GOING_AWAY_TEXT)
+            connection.close_by_gateway(*STOPPING[:2])
         try:
             if self.context.open_connections:
                 limit_s = max(self._settings.stop_timeout_s - STOP_MARGIN_S, 0.05)

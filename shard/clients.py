@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from common.close_reasons import LOST_TEXT, UNCAUGHT
 from common.link.records import (
     ATTACH,
     BLOB_FRAME,
@@ -29,7 +30,7 @@ from common.link.records import (
 )
 from common.link.session import CONGESTED_BYTES
 from shard.inbox import Inbox
-from shard.outgoing import LOST_TEXT, SocketLimits
+from shard.outgoing import SocketLimits
 from workers.events import CloseEvent, ErrorEvent, Event
 from workers.websocket import LOST, NO_STATUS, WebSocket
 
@@ -171,7 +172,7 @@ class ClientSocket:
     def listener_raised(self, error: BaseException) -> None:
         self._inbox.put(ErrorEvent(f"Uncaught {type(error).__name__}: {error}", error, self.ws))
         if not self.ws.close_sent:
-            self.ws.close(1011, "Uncaught exception in a message listener")
+            self.ws.close(*UNCAUGHT[:2])
 
     def listeners_closed(self, event: CloseEvent) -> None:
         """Answer the Close of the server end if the app did not."""

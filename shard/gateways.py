@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from common.close_reasons import NOT_THERE
 from common.errors import Unavailable
 from common.link.driver import Link
 from common.link.records import (
@@ -138,7 +139,7 @@ class Gateways:
             held = self._held_at(address)
         except (Unavailable, TypeError, ValueError) as error:
             log.error("socket.not_adopted", error=str(error))
-            link.send([CLOSE, connection, 1012, "The object is no longer there"])
+            link.send([CLOSE, connection, *NOT_THERE[:2]])
             return
         self._adopted += 1
         held.adopt(link, connection, tuple(tags), attachment, order, answered_ms, close_sent)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from common.close_reasons import LOST_TEXT, NO_FAULT, OVERLOADED_TEXT
+from common.close_reasons import LOST_TEXT, NO_FAULT, OVERLOADED, OVERLOADED_TEXT, RESET
 from common.errors import Overloaded
 from common.link.driver import Link
 from common.link.records import ATTACHMENT, CLOSE, HOLD
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     from shard.activation import Activation
     from shard.held_sockets import HeldSockets
-
-INTERNAL_ERROR: Final = 1011
-TRY_LATER: Final = 1013
 
 
 class HeldSocket(SocketEnd):
@@ -212,7 +209,7 @@ class HeldSocket(SocketEnd):
     def _overflowed(self) -> None:
         """A message had to be dropped: nothing that comes after it may be delivered."""
         if not self.ended and self.link is not None:
-            self.link.send([CLOSE, self.connection, TRY_LATER, "Durable Object is overloaded"])
+            self.link.send([CLOSE, self.connection, *OVERLOADED[:2]])
             self._closed(LOST, OVERLOADED_TEXT, False)
 
     # --- the end -------------------------------------------------------------------------------
@@ -301,9 +298,9 @@ class HeldSocket(SocketEnd):
 
     def reset(self) -> None:
         if self.link is not None and not self.ended:
-            self.link.send([CLOSE, self.connection, INTERNAL_ERROR, "Durable Object was reset"])
+            self.link.send([CLOSE, self.connection, *RESET[:2]])
         if self._ws is not None:
-            self._ws.closed_by_peer(LOST, "Durable Object was reset", False)
+            self._ws.closed_by_peer(LOST, RESET.text, False)
         self._end()
         self._held.discard(self)
         self.sleep()

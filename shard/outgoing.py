@@ -24,6 +24,7 @@ from aiohttp import ClientResponse, WebSocketError, WSMsgType
 from aiohttp._websocket.helpers import websocket_mask
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
+from common.close_reasons import LOST_TEXT, UNCAUGHT
 from shard.inbox import Inbox, SocketOwner
 from workers.events import CloseEvent, ErrorEvent, Event, OpenEvent
 from workers.websocket import LOST, NO_STATUS, WebSocket
@@ -35,7 +36,6 @@ log = structlog.get_logger(__name__)
 
 UNACCEPTED_TIMEOUT_S: Final = 30.0
 """How long the socket of a ``fetch`` may stay without ``accept()`` before it is closed."""
-LOST_TEXT: Final = "WebSocket disconnected without sending Close frame."
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
@@ -278,7 +278,7 @@ class OutgoingSocket:
     def listener_raised(self, error: BaseException) -> None:
         self._tell_error(f"Uncaught {type(error).__name__}: {error}", error)
         if not self.ws.close_sent:
-            self.ws.close(1011, "Uncaught exception in a message listener")
+            self.ws.close(*UNCAUGHT[:2])
 
     def listeners_closed(self, event: CloseEvent) -> None:
         """Answer the peer's Close if the app did not."""

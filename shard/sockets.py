@@ -18,6 +18,14 @@ from typing import Any, Final, cast
 
 import structlog
 
+from common.close_reasons import (
+    LOST_TEXT,
+    NOT_THERE,
+    OVERLOADED,
+    OVERLOADED_TEXT,
+    RESET,
+    UNCAUGHT,
+)
 from common.errors import Overloaded
 from common.link.driver import Link
 from common.link.records import CLOSE
@@ -30,9 +38,6 @@ log = structlog.get_logger(__name__)
 
 ATTACH_TIMEOUT_S: Final = 10.0
 """How long an exported socket waits for its gateway before it counts as lost."""
-LOST_TEXT: Final = "WebSocket disconnected without sending Close frame."
-INTERNAL_ERROR: Final = 1011
-TRY_LATER: Final = 1013
 
 
 class ServerSocket(SocketEnd):
@@ -125,8 +130,8 @@ class ServerSocket(SocketEnd):
     def _overflowed(self) -> None:
         """A message had to be dropped: nothing that comes after it may be delivered."""
         if not self.ended and self.link is not None:
-            self.link.send([CLOSE, self.connection, TRY_LATER, "Durable Object is overloaded"])
-            self._closed(LOST, "The Durable Object is overloaded.", False)
+            self.link.send([CLOSE, self.connection, *OVERLOADED[:2]])
+            self._closed(LOST, OVERLOADED_TEXT, False)
 
     def closed(self, code: int, reason: str, was_clean: bool) -> None:
         """The client has sent Close, or is gone."""
@@ -179,8 +184,8 @@ class ServerSocket(SocketEnd):
     def reset(self) -> None:
         """The object was reset: the client is told, the app's old code is not."""
         if self.link is not None and not self.ended:
-            self.link.send([CLOSE, self.connection, INTERNAL_ERROR, "Durable Object was reset"])
-        self.ws.closed_by_peer(LOST, "Durable Object was reset", False)
+            self.link.send([CLOSE, self.connection, *RESET[:2]])
+        self.ws.closed_by_peer(LOST, RESET.text, False)
         self._forget()
 
     # --- what became of the handlers -----------------------------------------------------------
@@ -198,7 +203,7 @@ class ServerSocket(SocketEnd):
         text = f"Uncaught {type(error).__name__}: {error}"
         self.enqueue(ErrorEvent(text, error, self.ws))
         if not self.ws.close_sent:
-            self.ws.close(INTERNAL_ERROR, "Uncaught exception in a message listener")
+            self.ws.close(*UNCAUGHT[:2])
 
     def _forget(self) -> None:
         if not self.ended:
@@ -264,7 +269,7 @@ class SocketTable:
         """Join a gateway's connection to an exported socket; an unknown one is closed 1012."""
         socket = self._exported.pop(socket_id, None)
         if socket is None:
-            link.send([CLOSE, connection, 1012, "The object is no longer there"])
+            link.send([CLOSE, connection, *NOT_THERE[:2]])
             return
         self.adopt(link, connection, socket)
 

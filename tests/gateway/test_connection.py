@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from common.close_reasons import LOST_TEXT, RESTARTED_TEXT
 from common.link.records import CLOSE, CLOSED, FRAMES, PAUSE, RESUME
-from gateway.connection import LOST_TEXT
 from gateway.frames import BINARY, PING, PONG
-from gateway.relay import RESTARTED_TEXT
 from tests.gateway.support import (
     CLOSE_REASON,
     RawClient,

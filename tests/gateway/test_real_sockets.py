@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from common.close_reasons import LOST_TEXT
 from common.link.records import BODY, BODY_CREDIT, BODY_STREAM, CLOSE, CLOSED, Record
 from common.link.unix import UnixTransport
-from gateway.connection import LOST_TEXT
 from tests.gateway.support import (
     CLOSE_REASON,
     SWITCH,

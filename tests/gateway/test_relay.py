@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.close_reasons import RESTARTED_TEXT
 from common.link.records import (
     BODY_STREAM,
     CALL,
@@ -15,7 +16,6 @@ from common.link.records import (
     UNSETTLED,
     Record,
 )
-from gateway.relay import RESTARTED_TEXT
 from tests.gateway.support import (
     close_frame,
     cut_links,

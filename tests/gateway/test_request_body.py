@@ -72,6 +72,12 @@ def test_one_call_reads_a_bounded_number_of_chunks() -> None:
         b"1;" + b"x" * 5000,
         b"0\r\n" + b"X: y\r\n" * 2000,
         b"0\r\nX: y\n\r\n",
+        b"0\r\nno colon\r\n\r\n",
+        b"0\r\nGET / HTTP/1.1\r\n\r\n",
+        b"0\r\n: nameless\r\n\r\n",
+        b"0\r\nX : space before the colon\r\n\r\n",
+        b"0\r\nX: y\r\n folded\r\n\r\n",
+        b"0\r\nX: \0\r\n\r\n",
     ],
 )
 def test_bad_chunks(data: bytes) -> None:

@@ -127,6 +127,15 @@ def test_an_app_that_ends_the_process_at_import_is_an_error_not_an_end(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, as in a foreground job: a shell starts those behind ``&`` ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_from_outside_still_interrupts_an_import(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         app_in(tmp_path, "import signal\nsignal.raise_signal(signal.SIGINT)\n")

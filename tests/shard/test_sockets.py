@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.close_reasons import LOST_TEXT
 from local import virtual_time
 from local.virtual_time import on_virtual_time
 from shard.slot import EVENT_OVERHEAD_BYTES
 from shard.socket_end import MAX_UNATTACHED_BYTES
-from shard.sockets import ATTACH_TIMEOUT_S, LOST_TEXT
+from shard.sockets import ATTACH_TIMEOUT_S
 from tests.shard.kit import Client, Solo, solo, turns, until
 from workers import DurableObject, Response, WebSocketPair
 from workers.websocket import MAX_FRESH_INBOX_BYTES
