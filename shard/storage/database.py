@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import apsw
 
+from common.ids import Partition
 from shard.storage.authorizer import Authorizer
 from shard.storage.disk import Disk
 from shard.storage.rescue import is_displaced, put_back
@@ -62,6 +63,7 @@ class Database:
         wal_bytes: length of the log.
         inherited: the log had contents at the opening, which may not be on disk.
         busy: a thread has the connection; :meth:`wait` waits for it.
+        right: the partition and the generation by whose right it was opened.
         identity: what the file says of itself, as far as it was written in this opening.
         used: something was read or written since this was last set to false.
 
@@ -84,6 +86,7 @@ class Database:
         "inherited",
         "is_open",
         "path",
+        "right",
         "rules",
         "used",
         "wal",
@@ -96,6 +99,7 @@ class Database:
         self.rules = Authorizer()
         self.used = True
         self.identity: object = None
+        self.right: tuple[Partition, int | None] = Partition(0), None
         self._disk = disk
         self._wal_pages = 0
         self._reserved_bytes = 0

@@ -27,3 +27,17 @@ class Disk:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def sync_way(self, path: str, folders: int) -> None:
+        """Return when *path* will be found: its name, and those of the folders above it.
+
+        Args:
+            path: of a file.
+            folders: how many of the folders above it.
+
+        Raises:
+            OSError: one of the names is not on disk.
+        """
+        for _ in range(folders):
+            path = os.path.dirname(path)
+            self.sync_folder(path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 import apsw
@@ -70,6 +72,8 @@ class StorageEngine:
         self.log: CommitLog = LocalCommitLog(self.syncer, generation_of)
         self.alarm_changed: AlarmChanged = _no_alarms
         self._disk = disk or Disk()
+        with suppress(OSError):  # DATA_DIR may be new; what is above it may not be ours to read
+            self._disk.sync_way(os.path.abspath(settings.data_dir), 2)
         self._loop = loop
         self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
         self._restoring: set[str] = set()
@@ -95,6 +99,7 @@ class StorageEngine:
         else:
             self._make_room()
             database = Database(path, self._disk, self.settings.database_cache_bytes)
+            database.right = object_id.partition, self.generation_of(object_id.partition)
         self._open[path] = (database, user)
         return database
 
@@ -138,32 +143,34 @@ class StorageEngine:
     def close(self, database: Database) -> None:
         """Close it now."""
         self.forget(database)
-        if database.displaced:
+        if self._is_ours(database) and database.displaced:
             self._put_back(database)
         else:
             database.close()
 
-    def abandon(self, database: Database, *, fenced: bool = False) -> None:
-        """Close it after a failure, and drop what may not have reached the disk.
-
-        Args:
-            database: which.
-            fenced: its files are somebody else's now.
-        """
+    def abandon(self, database: Database) -> None:
+        """Close it after a failure, and drop what may not have reached the disk."""
         self.forget(database)
-        if database.displaced and not fenced:
+        if not self._is_ours(database):
+            database.close()
+        elif database.displaced:
             self._put_back(database)
-            return
-        try:
-            database.abandon()
-        except OSError as error:
-            log.error("storage.repair_failed", file=database.path, error=str(error))
+        else:
+            try:
+                database.abandon()
+            except OSError as error:
+                log.error("storage.repair_failed", file=database.path, error=str(error))
+
+    def _is_ours(self, database: Database) -> bool:
+        """The files are not another owner's by now: that one may have changed them."""
+        partition, generation = database.right
+        return self.generation_of(partition) == generation
 
     def shut(self) -> None:
         """Wait for what is under way, and close everything."""
         self.syncer.close()
         for database, _ in list(self._open.values()):
-            if database.displaced:
+            if self._is_ours(database) and database.displaced:
                 try:
                     database.give_up()
                     database.put_back()

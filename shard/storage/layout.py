@@ -11,6 +11,8 @@ from common.ids import ObjectId
 from common.ownership import LOCK_FILE
 
 SUFFIX: Final = ".sqlite"
+FOLDERS: Final = 3
+"""How many folders of ours are above a database: its namespace's, its partition's, ``DATA_DIR``."""
 MAX_FOLDER_CHARS: Final = 120
 
 

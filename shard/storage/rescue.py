@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from shard.storage.disk import Disk
+from shard.storage.layout import FOLDERS
 
 if TYPE_CHECKING:
     from shard.storage.database import Database
@@ -72,9 +73,7 @@ def put_back(database: Database, inode: int, disk: Disk) -> None:
         os.replace(copy, path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}-wal")
-        folder = os.path.dirname(path)
-        disk.sync_folder(folder)
-        disk.sync_folder(os.path.dirname(folder))
+        disk.sync_way(path, FOLDERS)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(copy)

@@ -266,7 +266,7 @@ class StorageSession:
     ) -> None:
         self._pending -= 1
         if outcome is not Outcome.ACKED:
-            self._engine.abandon(database, fenced=outcome is Outcome.FENCED)
+            self._engine.abandon(database)
             self._lose(commit_failure(outcome, error, database.path))
             return
         if self._activation.dead:

@@ -13,6 +13,7 @@ import threading
 from typing import Final
 
 from shard.storage.disk import Disk
+from shard.storage.layout import FOLDERS
 
 _ZEROS: Final = bytes(256 * 1024)
 
@@ -77,9 +78,7 @@ class WalFile:
                 # A database file that is lost makes SQLite throw its log away: file first.
                 if self._database_fd is not None:
                     self._disk.sync_data(self._database_fd, self.database_path)
-                folder = os.path.dirname(self.database_path)
-                self._disk.sync_folder(folder)
-                self._disk.sync_folder(os.path.dirname(folder))
+                self._disk.sync_way(self.database_path, FOLDERS)
                 self._path_synced = True
             self._disk.sync_data(self._fd, self.path)
             self._check_present()

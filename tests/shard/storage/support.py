@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,51 +26,95 @@ GENERATION = 5
 
 
 class ForgetfulDisk(Disk):
-    """Keeps a copy of each file as it was at its last sync: what a power cut leaves.
+    """Keeps a copy of each file and of each folder's entries as they were at their last sync.
 
-    With *seed*, a power cut also leaves some of what came after it, in any order of sectors.
+    That is what a power cut leaves for certain. What came after may be left too: some of a file's
+    sectors, in any order; its new length without them; some of a folder's entries.
+
+    Attributes:
+        inject: called before each sync, with its path: may raise.
     """
 
     def __init__(self) -> None:
         self.synced: dict[str, bytes] = {}
+        self.entries: dict[str, frozenset[str]] = {}
         self.error: OSError | None = None
+        self.inject: Callable[[str], None] = lambda path: None
         self.syncs = 0
 
     def sync_data(self, fd: int, path: str) -> None:
+        self.inject(path)
         if self.error is not None:
             raise self.error
         self.syncs += 1
         self.synced[path] = os.pread(fd, 1 << 30, 0)
 
     def sync_folder(self, path: str) -> None:
+        self.inject(path)
         if self.error is not None:
             raise self.error
+        self.entries[path] = frozenset(os.listdir(path))
 
-    def cut_power(self, folder: Path, rng: random.Random) -> None:
-        """Put every file back to what may be left of it."""
+    def state(self) -> tuple[dict[str, bytes], dict[str, frozenset[str]]]:
+        """What is on disk now, for :meth:`cut_power`."""
+        return dict(self.synced), dict(self.entries)
+
+    def cut_power(
+        self,
+        folder: Path,
+        rng: random.Random,
+        state: tuple[dict[str, bytes], dict[str, frozenset[str]]] | None = None,
+    ) -> None:
+        """Put every file and folder back to what may be left of it."""
+        if state is not None:
+            self.synced, self.entries = state
+        self._forget_entries(folder, rng)
         for path in sorted(folder.rglob("*.sqlite*")):
-            synced = self.synced.get(str(path))
-            if synced is None:
-                if rng.random() < 0.5:
-                    path.unlink()
-                else:
-                    path.write_bytes(_some(path.read_bytes(), b"", rng))
-            else:
-                path.write_bytes(_some(path.read_bytes(), synced, rng))
+            written = path.read_bytes()
+            left = _some(written, self.synced.get(str(path), b""), rng)
+            path.write_bytes(left)
+            self.synced[str(path)] = left
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                self.entries[str(path)] = frozenset(each.name for each in path.iterdir())
+
+    def _forget_entries(self, folder: Path, rng: random.Random) -> None:
+        for path in sorted(folder.iterdir()):
+            if path.name not in self.entries.get(str(folder), ()) and rng.random() < 0.7:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                for known in [each for each in self.synced if each.startswith(str(path))]:
+                    del self.synced[known]
+            elif path.is_dir():
+                self._forget_entries(path, rng)
 
 
-def _some(written: bytes, synced: bytes, rng: random.Random, sector: int = 512) -> bytes:
+def _some(written: bytes, synced: bytes, rng: random.Random) -> bytes:
     """*synced*, and any of the sectors that were written since."""
-    if rng.random() < 0.4:
+    kind = rng.random()
+    if kind < 0.3:
         return synced
     result = bytearray(synced)
-    share = rng.random()
-    for start in range(0, len(written), sector):
-        piece = written[start : start + sector]
-        if synced[start : start + sector] != piece and rng.random() < share:
+    sector = rng.choice((512, 4096))
+    # A torn write: its beginning is there. Otherwise sectors arrive in any order.
+    torn_at = rng.randrange(len(written) + 1) if kind < 0.5 else len(written)
+    share = 1.0 if kind < 0.5 else rng.random()
+    for start in range(0, torn_at, sector):
+        piece = written[start : min(start + sector, torn_at)]
+        if synced[start : start + len(piece)] != piece and rng.random() < share:
             result[len(result) :] = bytes(max(0, start + len(piece) - len(result)))
             result[start : start + len(piece)] = piece
+    if kind > 0.9:  # the length is metadata, and may come first or last
+        longer = rng.randrange(max(len(written) - len(result), 0) + 1)
+        result += bytes(longer)
     return bytes(result)
+
+
+@dataclass
+class Scene:
+    """Files as they were at some moment, and what of them was on disk."""
+
+    folder: Path
+    state: tuple[dict[str, bytes], dict[str, frozenset[str]]] | None
 
 
 class Home:
@@ -195,20 +240,28 @@ class Home:
         self.generation = (self.generation or 0) + 1
         self._start()
 
-    def crash(self, rng: random.Random | None = None) -> None:
-        """Kill the process, with *rng* the machine; and start it again."""
-        scene = self.folder.with_name(f"{self.folder.name}-{random.random()}")
-        shutil.copytree(self.folder, scene)
-        synced = dict(self.disk.synced) if isinstance(self.disk, ForgetfulDisk) else {}
+    def scene(self) -> Scene:
+        """What a crash at this moment leaves; for :meth:`crash`."""
+        copy = self.folder.with_name(f"{self.folder.name}-{random.random()}")
+        shutil.copytree(self.folder, copy)
+        state = self.disk.state() if isinstance(self.disk, ForgetfulDisk) else None
+        return Scene(copy, state)
+
+    def crash(self, rng: random.Random | None = None, scene: Scene | None = None) -> None:
+        """Kill the process, with *rng* the machine; and start it again.
+
+        Now, or as it would have been at the moment of *scene*.
+        """
+        # What the remains of this process write and sync does not count.
+        scene = scene or self.scene()
         self.slot.evict()
         self.turn(3)
         self.engine.shut()
         shutil.rmtree(self.folder)
-        shutil.move(scene, self.folder)
+        shutil.move(scene.folder, self.folder)
         if rng is not None:
             assert isinstance(self.disk, ForgetfulDisk)
-            self.disk.synced = synced  # what the remains of this process synced does not count
-            self.disk.cut_power(self.folder, rng)
+            self.disk.cut_power(self.folder, rng, scene.state)
             self.epoch = f"boot {rng.random()}"
         self.generation = (self.generation or 0) + 1
         self._start()

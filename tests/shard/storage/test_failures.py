@@ -230,6 +230,26 @@ def test_commits_are_fenced_once_the_partition_has_gone(home: Home) -> None:
     assert home.run(lambda s: s.kv.get("a")) == 1
 
 
+@pytest.mark.parametrize("displaced", [False, True])
+def test_a_former_owner_touches_no_file_any_more(tmp_path: Path, displaced: bool) -> None:
+    """The next owner has them: what this one does not know to be on disk may be the other's."""
+    disk = ForgetfulDisk()
+    home = Home(tmp_path / "data", disk)
+    home.run(lambda s: s.kv.put("a", 1))
+    home.settle()
+    home.run(lambda s: s.kv.put("a", 2))
+    disk.error = OSError(errno.EIO, "Input/output error")
+    home.generation = None  # while the commit is under way
+    if displaced:
+        displace(home.path, "replaced")
+    log = Path(f"{home.path}-wal")
+    before = home.path.stat().st_ino, log.stat().st_size
+    home.settle()
+    assert home.slot.activation is None
+    assert (home.path.stat().st_ino, log.stat().st_size) == before
+    home.close()
+
+
 def test_a_file_of_a_later_owner_is_not_touched(home: Home) -> None:
     home.generation = GENERATION + 1
     home.run(lambda s: s.kv.put("a", 1))
