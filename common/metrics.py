@@ -76,6 +76,15 @@ class Metrics(Collector):
         self._add(name, "counter", help, labels, lambda: tally.value)
         return tally
 
+    def count(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Add a number that only rises and is counted elsewhere, read when asked for.
+
+        The arguments are those of :meth:`gauge`; the name ends in ``_total``.
+        """
+        if not name.endswith("_total"):
+            raise ValueError(f"counter {name} must end in _total")
+        self._add(name, "counter", help, {}, read)
+
     def gauge(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
         """Add a value that goes up and down, read when asked for.
 

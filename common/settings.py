@@ -398,6 +398,40 @@ class Settings:
         help="What an object has sent and waits for its disk; beyond, the object is reset.",
     )
 
+    alarm_timeout_s: float = setting(
+        900.0,
+        lo=0.001,
+        hi=_DAY_S,
+        section="Alarms",
+        roles=_SHARD,
+        help="How long alarm() may take; then its object is reset, and the alarm tried again.",
+    )
+    max_running_alarms: int = setting(
+        1024,
+        lo=1,
+        hi=1_000_000,
+        section="Alarms",
+        roles=_SHARD,
+        help="How many alarms of one shard may run at once; others wait.",
+    )
+    overdue_alarms_per_s: float = setting(
+        2000.0,
+        lo=1,
+        hi=1_000_000,
+        special={0: "no limit"},
+        section="Alarms",
+        roles=_SHARD,
+        help="How many alarms that are more than a second late a shard begins in a second.",
+    )
+    alarm_clock_check_s: float = setting(
+        1.0,
+        lo=0.01,
+        hi=3600,
+        section="Alarms",
+        roles=_SHARD,
+        help="How soon alarms notice that the machine's wall clock was set.",
+    )
+
     link_window_bytes: int = setting(
         8 * _MIB,
         lo=64 * _KIB,

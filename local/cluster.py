@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +40,7 @@ from common.placement import ShardIndex
 from common.settings import Settings
 from common.wrangler import find_project
 from gateway.server import Gateway
+from local.virtual_time import VirtualTimeLoop
 from shard.app import load_app
 from shard.host import Shard
 
@@ -46,18 +48,27 @@ BASE_URL = "http://limpet.test"
 
 
 class LoopClock:
-    """The event loop's own time, so that virtual time moves everything."""
+    """The event loop's own time, so that virtual time moves everything.
+
+    Args:
+        loop: whose.
+        wall_s: what the wall clock shows now, in seconds since 1970.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wall_s: float = 1_800_000_000.0) -> None:
         self._loop = loop
         self._offset_s = wall_s - loop.time()
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward, or back."""
+        self._offset_s += seconds
 
     def monotonic_s(self) -> float:
         """Seconds of the loop's clock."""
         return self._loop.time()
 
     def wall_s(self) -> float:
-        """Seconds since the epoch, which begins where the cluster's constructor puts it."""
+        """Seconds since 1970."""
         return self._loop.time() + self._offset_s
 
 
@@ -95,6 +106,7 @@ class Cluster:
 
     Attributes:
         client: an aiohttp client; paths are relative to the cluster. It takes gateways in turn.
+        clock: of all its processes; on virtual time the app's ``time.time()`` goes by it, too.
         network: the lines between the processes, for faults.
         shards, gateways: what runs, by index; a killed shard is missing.
     """
@@ -128,13 +140,17 @@ class Cluster:
         self._ownership = MemoryOwnership()
         self._lines: list[MemoryTransport] = []
         self._next_gateway = 0
+        self._real_time: tuple[Callable[[], float], Callable[[], int]] | None = None
 
     async def __aenter__(self) -> Cluster:
         self._loop = asyncio.get_running_loop()
-        self._clock: Clock = LoopClock(self._loop)
+        self.clock = LoopClock(self._loop)
+        if isinstance(self._loop, VirtualTimeLoop):
+            self._real_time = _replace_time(self.clock)
         try:
             self._app = load_app(find_project(self.settings.app))
         except BaseException:
+            self._put_time_back()
             self._data.cleanup()
             raise
         for index in range(self.settings.shards):
@@ -146,7 +162,7 @@ class Cluster:
                 Metrics("gateway", index),
                 transport=self.network,
                 membership=self._membership,
-                clock=self._clock,
+                clock=self.clock,
                 rng=self._rng,
             )
             self.gateways[index] = gateway
@@ -169,7 +185,13 @@ class Cluster:
             line.abort()
         await asyncio.sleep(0)
         self._loop.set_task_factory(None)
+        self._put_time_back()
         self._data.cleanup()
+
+    def _put_time_back(self) -> None:
+        if self._real_time is not None:
+            time.time, time.time_ns = self._real_time
+            self._real_time = None
 
     async def start_shard(self, index: int) -> None:
         """Start a shard; the gateways find it by themselves."""
@@ -181,7 +203,7 @@ class Cluster:
             self.network,
             self._membership,
             self._ownership.acquire(index, partitions),
-            self._clock,
+            self.clock,
             self._rng,
         )
         self.shards[index] = shard
@@ -218,6 +240,14 @@ class Cluster:
         )
         self._lines += [mine, theirs]
         return mine
+
+
+def _replace_time(clock: Clock) -> tuple[Callable[[], float], Callable[[], int]]:
+    """Let ``time.time()`` go by *clock*; what it was before."""
+    before = time.time, time.time_ns
+    time.time = clock.wall_s
+    time.time_ns = lambda: int(clock.wall_s() * 1e9)
+    return before
 
 
 class _MemoryConnector(aiohttp.BaseConnector):

@@ -50,6 +50,7 @@ class Activation:
         stirred: an event has started since :meth:`Slot.sweep` last looked.
         storage: its durable storage, once it has used that.
         outputs: its output gate, once it has written something.
+        blameless: its end, if it has come, was not its own doing: its disk's, or its process's.
         uncommitted: commits what the running step has written, if it has written.
     """
 
@@ -58,6 +59,7 @@ class Activation:
         "_enter",
         "_loop",
         "_running_context",
+        "blameless",
         "context",
         "dead",
         "death",
@@ -82,6 +84,7 @@ class Activation:
         self.instance: Any = None
         self.free = False
         self.dead = False
+        self.blameless = False
         self.death: BaseException = ObjectReset("the object is not in memory any more")
         self.stirred = True
         self.held_up = 0

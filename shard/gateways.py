@@ -114,6 +114,7 @@ class Gateways:
         for link in self._links:
             if not _is_gateway(link) or link.peer.index in self._joined:  # type: ignore[union-attr]
                 link.send([SERVING])
+        self._shard.alarms.serve()
 
     # --- records -------------------------------------------------------------------------------
 

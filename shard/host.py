@@ -35,6 +35,7 @@ from common.membership import Membership
 from common.settings import Settings
 from shard import stacks
 from shard.activation import Activation
+from shard.alarms.ringer import Ringer
 from shard.app import App
 from shard.app_output import name_logs
 from shard.bridge import bridge
@@ -148,6 +149,7 @@ class Shard:
             for binding in app.project.bindings
         }
         self._by_key = {each.binding.unique_key: each for each in self.namespaces.values()}
+        self.alarms = Ringer(self, self._by_key, clock, rng.random, self._loop)
         self.env = make_env(app.project, self.namespaces)
         set_process_host(EntryHost(self))
         self._entry = EntryPoint(
@@ -164,10 +166,12 @@ class Shard:
         for other in self._others:
             self.peers.connect(other)
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+        self.alarms.take(self.generations)
 
     async def stop(self) -> None:
         """Finish what is under way within DRAIN_TIMEOUT_S, let every object leave memory, end."""
         self._stopping = True
+        self.alarms.stop()
         self.gateways.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -189,11 +193,13 @@ class Shard:
                 slot.evict()
         await self.outside_world.close()
         self.storage.shut()
+        self.alarms.close()
         set_process_host(None)
 
     def silence(self) -> None:
         """For tests: from now on react to nothing, as a process that was killed."""
         self._stopping = self._leaving = True
+        self.alarms.stop()
 
     async def kill(self) -> None:
         """For tests: release everything, and finish nothing."""
@@ -229,6 +235,7 @@ class Shard:
             "active_objects": sum(slot.activation is not None for slot in slots),
             "sockets": len(self.sockets),
             "outgoing_sockets": len(self.outside_world),
+            **self.alarms.status(),
         }
 
     def _accept(self) -> Link:
@@ -247,13 +254,17 @@ class Shard:
         """The shard that owns the object's partition."""
         return self._placement.owner(object_id.partition)
 
+    def find_namespace(self, unique_key: str) -> Namespace | None:
+        """The namespace of that key, if the app has one."""
+        return self._by_key.get(unique_key)
+
     def namespace_of_key(self, unique_key: str) -> Namespace:
         """The namespace of that key.
 
         Raises:
             Unavailable: this shard runs another version of the app, without it.
         """
-        namespace = self._by_key.get(unique_key)
+        namespace = self.find_namespace(unique_key)
         if namespace is None:
             raise Unavailable(f"shard {self.index} has no class with the key {unique_key!r}")
         return namespace

@@ -186,6 +186,8 @@ class ObjectHost(EntryHost):
     def abort(self, reason: BaseException, *, retry_alarm: bool) -> None:
         activation = self._activation
         if not activation.dead:
+            if not retry_alarm and activation.storage is not None:
+                activation.storage.session.alarm.forsaken = True
             # What was sent before has left, unless it waited for a write that is lost now.
             activation.slot.reset(reason)
 

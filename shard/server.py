@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,26 @@ class ShardService:
             "WebSockets that the app has opened to others.",
             lambda: self._figure("outgoing_sockets"),
         )
+        for name, text, figure in (
+            ("limpet_alarms", "Alarms that are set.", "alarms"),
+            ("limpet_alarms_running", "Alarms whose handlers run.", "alarms_running"),
+            (
+                "limpet_alarm_lateness_longest_seconds",
+                "How late an alarm has rung at most.",
+                "alarm_lateness_longest_s",
+            ),
+        ):
+            metrics.gauge(name, text, partial(self._figure, figure))
+        for name, text, figure in (
+            ("limpet_alarm_runs_total", "Alarms that have rung, retries included.", "alarm_runs"),
+            ("limpet_alarm_failures_total", "Runs of alarms that failed.", "alarm_failures"),
+            (
+                "limpet_alarm_lateness_seconds_total",
+                "How late alarms have rung, all together.",
+                "alarm_lateness_s",
+            ),
+        ):
+            metrics.count(name, text, partial(self._figure, figure))
         metrics.gauge(
             "limpet_loop_lag_seconds",
             "How late the event loop was at its last beat.",

@@ -270,6 +270,7 @@ class Slot:
         pending, self.pending = self.pending, deque()
         self.pending_bytes = 0
         if activation is not None:
+            activation.blameless = True
             activation.end(ObjectReset(f"{self} was evicted"))
         if self.held is not None:
             self.held.sleep()

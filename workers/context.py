@@ -160,8 +160,7 @@ class DurableObjectState:
 
         Args:
             reason: text or exception for the callers.
-            options: ``{"retryAlarm": False}`` inside ``alarm()`` drops the alarm; without effect as
-                long as alarms do not ring.
+            options: ``{"retryAlarm": False}`` while ``alarm()`` runs drops the alarm.
             retryAlarm: the same as a keyword.
 
         Raises:

@@ -157,7 +157,8 @@ class KeyValueCalls:
     ) -> Settled[None]:
         """Have ``alarm()`` called at that time; replaces an alarm set before.
 
-        The time is kept with the data. In this release nothing rings it: ``alarm()`` is not called.
+        At least once and never early, whatever becomes of the process meanwhile. If ``alarm()``
+        raises, it is called again after 2, 4, 8, 16, 32 and 64 seconds.
 
         The time is in milliseconds since 1970, or a datetime (one without a zone is local time).
         What is past is due now. The option is ``allowUnconfirmed``.

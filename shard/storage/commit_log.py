@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from common.ids import Partition
-from shard.storage.syncer import Syncer
+from shard.storage.syncer import Synced, SyncedFile, Syncer
 from shard.storage.wal import WalFile
 
 Durability: TypeAlias = Literal["full", "normal"]
@@ -39,6 +39,7 @@ class Commit:
         end_bytes: the length of the log with it.
         partition, generation: by whose right it was made.
         durability: ``"full"`` waits for the disk; ``"normal"`` survives the process, not the power.
+        index: another file that has to be on disk, up to so many bytes, before it may be told.
     """
 
     wal: WalFile
@@ -46,6 +47,7 @@ class Commit:
     partition: Partition
     generation: int
     durability: Durability
+    index: tuple[SyncedFile, int] | None = None
 
 
 Told: TypeAlias = Callable[[Outcome, BaseException | None], None]
@@ -57,8 +59,9 @@ class CommitLog(Protocol):
     def append(self, commit: Commit, told: Told) -> None:
         """Call *told* exactly once, on the event loop: during this call, or later.
 
-        The commits of one log file are told in the order in which they were appended; after one
-        that is not acknowledged, none of that file is.
+        The commits of one log file are told in the order in which they were appended, but for those
+        that wait for an index too; after one that its own file has lost, none of that file is
+        acknowledged.
         """
 
 
@@ -84,7 +87,7 @@ class LocalCommitLog:
             told(Outcome.ACKED, None)
             return
 
-        def synced(error: BaseException | None) -> None:
+        def outcome(error: BaseException | None) -> None:
             if error is not None:
                 told(Outcome.UNKNOWN, error)
             elif self._generation_of(commit.partition) != commit.generation:
@@ -92,4 +95,21 @@ class LocalCommitLog:
             else:
                 told(Outcome.ACKED, None)
 
+        synced: Synced = outcome
+        if commit.index is not None:
+            synced = _after_both(outcome)
+            self._syncer.sync(*commit.index, synced)
         self._syncer.sync(commit.wal, commit.end_bytes, synced)
+
+
+def _after_both(synced: Synced) -> Synced:
+    """Call *synced* at the second call, with the first error there was."""
+    first: list[BaseException | None] = []
+
+    def one(error: BaseException | None) -> None:
+        if first:
+            synced(first[0] or error)
+        else:
+            first.append(error)
+
+    return one

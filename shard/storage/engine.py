@@ -8,13 +8,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import apsw
 import structlog
 
 from common.ids import ObjectId, Partition
 from common.settings import Settings
+from shard.storage.alarm_watch import AlarmWatch, NoAlarms
 from shard.storage.commit_log import CommitLog, Durability, LocalCommitLog
 from shard.storage.database import Database
 from shard.storage.disk import Disk
@@ -35,10 +36,6 @@ class User(Protocol):
         """The database can be closed now; the next use opens it again."""
 
 
-AlarmChanged = Callable[[Any, int | None], None]
-"""Told a slot and when its alarm is due now, each time that may have changed."""
-
-
 class StorageEngine:
     """Opens and closes the databases of one shard.
 
@@ -53,7 +50,7 @@ class StorageEngine:
     Attributes:
         log: where commits become durable.
         syncer: runs what blocks.
-        alarm_changed: told of committed alarms.
+        alarms: told of alarms.
     """
 
     def __init__(
@@ -70,10 +67,10 @@ class StorageEngine:
         self.durability = cast("Durability", settings.durability)
         self.syncer = Syncer(loop, settings.sync_threads)
         self.log: CommitLog = LocalCommitLog(self.syncer, generation_of)
-        self.alarm_changed: AlarmChanged = _no_alarms
-        self._disk = disk or Disk()
+        self.alarms: AlarmWatch = NoAlarms()
+        self.disk = disk or Disk()
         with suppress(OSError):  # DATA_DIR may be new; what is above it may not be ours to read
-            self._disk.sync_way(os.path.abspath(settings.data_dir), 2)
+            self.disk.sync_way(os.path.abspath(settings.data_dir), 2)
         self._loop = loop
         self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
         self._restoring: set[str] = set()
@@ -98,7 +95,7 @@ class StorageEngine:
             database.wait()
         else:
             self._make_room()
-            database = Database(path, self._disk, self.settings.database_cache_bytes)
+            database = Database(path, self.disk, self.settings.database_cache_bytes)
             database.right = object_id.partition, self.generation_of(object_id.partition)
         self._open[path] = (database, user)
         return database
@@ -107,10 +104,21 @@ class StorageEngine:
         """The path of an object's database."""
         return database_path(self.settings.data_dir, unique_key, object_id)
 
+    def exists(self, unique_key: str, object_id: ObjectId) -> bool:
+        """Whether the object has a file."""
+        path = self.path_of(unique_key, object_id)
+        return path in self._open or path in self._restoring or os.path.exists(path)
+
+    def is_open(self, path: str) -> bool:
+        """Whether that file is open. May be asked from any thread."""
+        return path in self._open
+
     def release(self, database: Database) -> None:
         """Close it, after a checkpoint if its log is long; unless somebody uses it again."""
         if not self._is_left(database) or database.busy:
             return
+        if self.syncer.is_waiting_for(database.wal):
+            return  # whoever waits for that commit releases it
         limit = self.settings.wal_checkpoint_bytes // CLOSE_UNCHECKPOINTED_PART
         if database.wal_bytes < limit:
             self.close(database)
@@ -224,7 +232,3 @@ class StorageEngine:
 
 def _nothing(error: BaseException | None) -> None:
     """Whether it worked is logged."""
-
-
-def _no_alarms(slot: Any, due_ms: int | None) -> None:
-    """Alarms are kept, but nobody rings them yet."""

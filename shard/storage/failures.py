@@ -33,6 +33,11 @@ def storage_failure(error: BaseException, path: str) -> LimpetError | None:
     return None
 
 
+def is_damaged(error: BaseException) -> bool:
+    """Whether a file is damaged, so that it is of no use to try again."""
+    return isinstance(error, apsw.Error) and getattr(error, "result", 0) & 0xFF in _DAMAGED
+
+
 def commit_failure(outcome: Outcome, error: BaseException | None, path: str) -> LimpetError:
     """Return what callers are told of a commit that was not acknowledged."""
     if outcome is Outcome.FENCED:

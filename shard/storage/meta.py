@@ -18,6 +18,12 @@ def alarm(database: Database) -> int | None:
     return due_ms
 
 
+def name(database: Database) -> str | None:
+    """The object's name, if its file knows it."""
+    known: str | None = database.run(_GET, (META_NAME,))
+    return known
+
+
 def set_alarm(database: Database, due_ms: int | None) -> None:
     """Set the alarm, or delete it."""
     if due_ms is None:

@@ -54,7 +54,7 @@ class ObjectStorage:
         session: the database, and what is under way in it.
     """
 
-    __slots__ = ("_has_alarm", "_transactions", "api", "session")
+    __slots__ = ("_alarms", "_has_alarm", "_transactions", "api", "session")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class ObjectStorage:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._has_alarm = has_alarm
+        self._alarms = engine.alarms
         self.session = StorageSession(activation, engine, unique_key, durability, loop)
         self._transactions = Transactions(self.session, self, activation, loop)
         self.api = DurableObjectStorage(self)
@@ -130,7 +131,7 @@ class ObjectStorage:
     def get_alarm(self) -> int | None:
         database = self.session.ready()
         try:
-            return meta.alarm(database)
+            return self.session.alarm.get(database)
         except apsw.Error as error:
             raise self.session.failed(error) from None
 
@@ -138,12 +139,38 @@ class ObjectStorage:
         if due_ms is not None and not self._has_alarm:
             raise TypeError(_NO_ALARM)
         database = self.session.ready()
+        if due_ms is not None:
+            due_ms = max(due_ms, self._alarms.now_ms())
         try:
             self.session.writes(confirmed=not unconfirmed)
-            meta.set_alarm(database, due_ms)
+            self.session.alarm.set(database, due_ms)
         except apsw.Error as error:
             raise self.session.failed(error) from None
-        self.session.alarm_changed = True
+
+    # --- for its alarm's handler ---------------------------------------------------------------
+
+    def due_alarm(self) -> int | None:
+        """When the stored alarm is due, whatever the object's code sees."""
+        database = self.session.ready()
+        try:
+            return meta.alarm(database)
+        except apsw.Error as error:
+            raise self.session.failed(error) from None
+
+    def begin_alarm(self, *, last: bool) -> None:
+        """The handler begins; the alarm is out of sight. See :class:`StoredAlarm`."""
+        self.session.alarm.begin(last=last)
+
+    def end_alarm(self, *, remove: bool) -> None:
+        """The handler has ended, in the running step; *remove* the alarm unless it was set anew.
+
+        Raises:
+            Exception: as for any write.
+        """
+        alarm = self.session.alarm
+        if remove and alarm.hidden:
+            self.set_alarm(None, unconfirmed=False)
+        alarm.end()
 
     # --- SqlHost -------------------------------------------------------------------------------
 
@@ -168,10 +195,9 @@ class ObjectStorage:
         try:
             self.session.writes(confirmed=True)
             delete_everything(database)
-            meta.set_alarm(database, None)
+            self.session.alarm.set(database, None)
         except apsw.Error as error:
             raise self.session.failed(error) from None
-        self.session.alarm_changed = True
 
     def transaction(self, closure: Callable[[TransactionHost], Any]) -> Awaitable[Any]:
         return self._transactions.run(closure)

@@ -18,12 +18,14 @@ import structlog
 
 from common.errors import ObjectReset, Overloaded, Unavailable
 from shard.storage import meta
+from shard.storage.alarm_watch import Change
 from shard.storage.commit_log import Commit, Durability, Outcome
 from shard.storage.database import Database
 from shard.storage.failures import commit_failure, storage_failure
 from shard.storage.output_gate import OutputGate
 from shard.storage.sql import SqlRunner
 from shard.storage.sql_errors import app_error
+from shard.storage.stored_alarm import StoredAlarm
 
 if TYPE_CHECKING:
     from shard.activation import Activation
@@ -46,7 +48,7 @@ class StorageSession:
         gate: holds what the activation sends.
         depth: savepoints that are open.
         explicit: ``transaction()`` closures that run: no run's end commits meanwhile.
-        alarm_changed: the open run has set or deleted the alarm.
+        alarm: the object's alarm, as its code sees it.
         checkpoint_wanted: called when the log is long.
     """
 
@@ -62,7 +64,7 @@ class StorageSession:
         "_pending",
         "_sql",
         "_unique_key",
-        "alarm_changed",
+        "alarm",
         "checkpoint_wanted",
         "depth",
         "explicit",
@@ -80,7 +82,7 @@ class StorageSession:
         self.gate = OutputGate(engine.settings.output_buffer_bytes, self._overflowed)
         self.depth = 0
         self.explicit = 0
-        self.alarm_changed = False
+        self.alarm = StoredAlarm()
         self.checkpoint_wanted: Callable[[], None] = _nothing
         self._activation = activation
         self._engine = engine
@@ -125,22 +127,33 @@ class StorageSession:
         database = self._database
         assert database is not None
         confirmed, self._confirmed = self._confirmed, False
-        alarm_changed, self.alarm_changed = self.alarm_changed, False
+        alarm_changed = self.alarm.commits()
         if self._engine.generation_of(self._activation.slot.id.partition) != self._generation:
             self._lose(Unavailable("the object has moved to another process"))
             return
+        change: Change | None = None
         try:
-            appended = database.commit()
             if alarm_changed:
-                self._engine.alarm_changed(self._activation.slot, meta.alarm(database))
+                appended, change = self._commit_alarm(database)
+            else:
+                appended = database.commit()
             if appended:
                 if confirmed:
                     self._hold()
-                self._append(database)
+                self._append(database, change)
             else:
                 self.gate.settled(self.gate.end_run())
+                self._engine.alarms.settled(change)
         except (apsw.Error, OSError) as error:
             self.failed(error)
+
+    def _commit_alarm(self, database: Database) -> tuple[bool, Change | None]:
+        # The index first: if the process dies here, it only looks at the file too early.
+        alarms, object_id = self._engine.alarms, self._activation.slot.id
+        due_ms = meta.alarm(database)
+        alarms.moving(self._unique_key, object_id, due_ms)
+        appended = database.commit()
+        return appended, alarms.committed(self._unique_key, object_id, due_ms)
 
     def forget_identity(self) -> None:
         """A rollback may have undone what the file was told of itself."""
@@ -181,8 +194,15 @@ class StorageSession:
         self._activation.uncommitted = None
         self._open = False
         database, self._database = self._database, None
+        gives_up = self.alarm.goes_with(blameless=self._activation.blameless)
         if database is None or not database.is_open:
-            return
+            if not gives_up:
+                return
+            try:
+                database = self._engine.open(self._unique_key, self._activation.slot.id, self)
+            except (apsw.Error, OSError) as failure:
+                log.warning("storage.failed", file=self._path, error=str(failure))
+                return
         # The next life has to wait for what this one has committed, before it tells of it.
         database.inherited = database.inherited or self._pending > 0
         database.identity = None
@@ -192,6 +212,8 @@ class StorageSession:
                 self._sql.cancel_reading()
             if database.in_transaction:
                 database.run("ROLLBACK")
+            if gives_up:
+                self._give_up_alarm(database)
         except (apsw.Error, OSError) as failure:
             log.warning("storage.rollback_failed", file=database.path, error=str(failure))
             self._engine.forget(database)
@@ -201,6 +223,15 @@ class StorageSession:
         # Not here: a statement of this very connection may be on the stack.
         if not self._pending:
             self._loop.call_soon(self._engine.release, database)
+
+    def _give_up_alarm(self, database: Database) -> None:
+        """Delete the alarm although the activation is over: nobody tries it again."""
+        database.run("BEGIN IMMEDIATE")
+        meta.set_alarm(database, None)
+        appended, change = self._commit_alarm(database)
+        if appended:
+            database.inherited = True
+            self._append(database, change)
 
     def ready(self) -> Database:
         """The database; opened if need be.
@@ -237,11 +268,14 @@ class StorageSession:
                 raise error
         except (apsw.Error, OSError) as raised:
             raise self.failed(raised) from None
+        change = self._engine.alarms.found(self._unique_key, object_id, meta.alarm(database))
         if database.inherited and self._durability == "full":
             # What an earlier life has committed may not be on disk yet, and can be read now.
             self._hold()
             database.inherited = False
-            self._append(database)
+            self._append(database, change)
+        else:
+            self._engine.alarms.settled(change)
         return database
 
     def _hold(self) -> None:
@@ -249,26 +283,35 @@ class StorageSession:
         if self._activation.outputs is None:
             self._activation.gate_outputs(self.gate)
 
-    def _append(self, database: Database) -> None:
+    def _append(self, database: Database, change: Change | None) -> None:
         run = self.gate.end_run()
         self._pending += 1
+        partition = self._activation.slot.id.partition
         commit = Commit(
             database.durable_log(),
             database.wal_bytes,
-            self._activation.slot.id.partition,
+            partition,
             self._generation,
             self._durability,
+            None if change is None else self._engine.alarms.unsynced(partition),
         )
-        self._engine.log.append(commit, partial(self._told, database, run))
+        self._engine.log.append(commit, partial(self._told, database, run, change))
 
     def _told(
-        self, database: Database, run: int, outcome: Outcome, error: BaseException | None
+        self,
+        database: Database,
+        run: int,
+        change: Change | None,
+        outcome: Outcome,
+        error: BaseException | None,
     ) -> None:
         self._pending -= 1
         if outcome is not Outcome.ACKED:
             self._engine.abandon(database)
+            self._engine.alarms.lost(change)
             self._lose(commit_failure(outcome, error, database.path))
             return
+        self._engine.alarms.settled(change)
         if self._activation.dead:
             if not self._pending:
                 self._engine.release(database)
@@ -315,6 +358,7 @@ class StorageSession:
             log.error("storage.failed", object=str(slot), file=self._path, error=str(error))
             self._open = False
             self._activation.uncommitted = None
+            self._activation.blameless = True
             slot.reset(error)
 
     def _overflowed(self) -> None:

@@ -12,11 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import structlog
-
-from shard.storage.wal import WalFile
 
 log = structlog.get_logger(__name__)
 
@@ -25,13 +23,26 @@ Synced: TypeAlias = Callable[[BaseException | None], None]
 _STOP: Final = None
 
 
+class SyncedFile(Protocol):
+    """A file that is only appended to. Compared by identity."""
+
+    path: str
+
+    def sync(self, end_bytes: int) -> None:
+        """Make the first *end_bytes* bytes durable; on a thread.
+
+        Raises:
+            OSError: they may not be.
+        """
+
+
 class _Queue:
     """The commits of one file that are not durable yet."""
 
-    __slots__ = ("next", "underway", "wal")
+    __slots__ = ("file", "next", "underway")
 
-    def __init__(self, wal: WalFile) -> None:
-        self.wal = wal
+    def __init__(self, file: SyncedFile) -> None:
+        self.file = file
         self.underway: list[Synced] = []
         self.next: list[tuple[int, Synced]] = []
 
@@ -50,7 +61,7 @@ class Syncer:
         self._max_threads = threads
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._queues: dict[WalFile, _Queue] = {}
+        self._queues: dict[SyncedFile, _Queue] = {}
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._results: deque[Callable[[], None]] = deque()
         self._telling = False
@@ -59,14 +70,14 @@ class Syncer:
 
     # --- on the loop ---------------------------------------------------------------------------
 
-    def sync(self, wal: WalFile, end_bytes: int, synced: Synced) -> None:
-        """Call *synced* on the loop once the first *end_bytes* of *wal* last, or with why not.
+    def sync(self, file: SyncedFile, end_bytes: int, synced: Synced) -> None:
+        """Call *synced* on the loop once the first *end_bytes* of *file* last, or with why not.
 
         The calls for one file come in order; after one with an error all have one.
         """
-        queue = self._queues.get(wal)
+        queue = self._queues.get(file)
         if queue is None:
-            queue = self._queues[wal] = _Queue(wal)
+            queue = self._queues[file] = _Queue(file)
             queue.next.append((end_bytes, synced))
             self._start(queue)
         else:
@@ -88,6 +99,10 @@ class Syncer:
         else:
             job()  # at once: whoever waits for it would wait for the loop that it blocks
 
+    def is_waiting_for(self, file: SyncedFile | None) -> bool:
+        """That file is not durable yet."""
+        return file in self._queues
+
     @property
     def busy(self) -> bool:
         """Some file is not durable yet."""
@@ -105,12 +120,12 @@ class Syncer:
         batch, queue.next = queue.next, []
         queue.underway = [synced for _, synced in batch]
         end_bytes = batch[-1][0]
-        wal = queue.wal
+        file = queue.file
 
         def job() -> None:
             error: BaseException | None = None
             try:
-                wal.sync(end_bytes)
+                file.sync(end_bytes)
             except Exception as raised:
                 error = raised
             self._tell(lambda: self._synced(queue, error))
@@ -125,12 +140,12 @@ class Syncer:
         if queue.next:
             self._start(queue)
         else:
-            del self._queues[queue.wal]
+            del self._queues[queue.file]
         for synced in waiting:
             try:
                 synced(error)
             except Exception:
-                log.exception("storage.outcome_failed", file=queue.wal.path)
+                log.exception("storage.outcome_failed", file=queue.file.path)
 
     def _submit(self, job: Callable[[], None]) -> None:
         if not self._max_threads:

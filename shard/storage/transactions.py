@@ -82,6 +82,7 @@ class Transactions:
         except apsw.Error as error:
             raise session.failed(error) from None
         session.depth += 1
+        session.alarm.open_savepoint()
 
     def end(self, *, undo: bool) -> None:
         """Close the innermost savepoint; *undo* what was written since."""
@@ -94,6 +95,7 @@ class Transactions:
             self.undo(depth)
         try:
             session.ready().run(f"RELEASE _cf_{depth}")
+            session.alarm.close_savepoint()
         except apsw.Error as error:
             raise session.failed(error) from None
 
@@ -104,7 +106,7 @@ class Transactions:
             session.ready().run(f"ROLLBACK TO _cf_{depth}")
         except apsw.Error as error:
             raise session.failed(error) from None
-        session.alarm_changed = True
+        session.alarm.undo(depth)
         session.forget_identity()
 
     # --- transaction ---------------------------------------------------------------------------

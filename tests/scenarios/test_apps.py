@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import WSMsgType, web
 
 from tests.running import ROOT
@@ -149,7 +148,6 @@ async def test_a_stream_that_cannot_be_reached_is_an_error_and_a_close(world: Wo
     assert closed.startswith("1006 ")
 
 
-@pytest.mark.skip(reason="alarm() is not called in this release")
 @scenario(APPS / "consumer", own=True)
 async def test_the_alarm_connects_again(world: World) -> None:
     """``alarm(self)`` without an argument rings once, when it was set for."""

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.errors import LinkDown, LinkError
@@ -272,9 +274,10 @@ class Gateway:
 class Solo:
     """One shard and its gateways."""
 
-    def __init__(self, shard: Shard, network: MemoryNetwork) -> None:
+    def __init__(self, shard: Shard, network: MemoryNetwork, clock: LoopClock) -> None:
         self.shard = shard
         self.network = network
+        self.clock = clock
         self.gateway = Gateway()
 
     def stub(self, binding: str, name: str = "a") -> DurableObjectStub:
@@ -332,6 +335,9 @@ async def solo(
     """Run one shard with an app of these classes; *settings* by name."""
     loop = asyncio.get_running_loop()
     network = MemoryNetwork()
+    data = TemporaryDirectory(prefix="limpet-")
+    settings = {"data_dir": Path(data.name), **settings}
+    clock = LoopClock(loop)
     generations = {Partition(each): 1 for each in range(PARTITION_COUNT)}
     shard = Shard(
         0,
@@ -340,12 +346,12 @@ async def solo(
         network,
         FixedMembership(1),
         generations,
-        LoopClock(loop),
+        clock,
         random.Random(1),
     )
     await shard.start()
     try:
-        one = Solo(shard, network)
+        one = Solo(shard, network, clock)
         one.gateway = await one.connect()
         yield one
     finally:
@@ -355,3 +361,4 @@ async def solo(
         await shard.stop()
         await turns()
         loop.set_task_factory(None)
+        data.cleanup()

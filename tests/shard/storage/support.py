@@ -69,7 +69,7 @@ class ForgetfulDisk(Disk):
         if state is not None:
             self.synced, self.entries = state
         self._forget_entries(folder, rng)
-        for path in sorted(folder.rglob("*.sqlite*")):
+        for path in sorted([*folder.rglob("*.sqlite*"), *folder.rglob("alarms.index*")]):
             written = path.read_bytes()
             left = _some(written, self.synced.get(str(path), b""), rng)
             path.write_bytes(left)
