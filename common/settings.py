@@ -380,6 +380,23 @@ class Settings:
         roles=_SHARD,
         help="Length of an object's write-ahead log at which it is moved into its database.",
     )
+    pitr_retention_h: float = setting(
+        24.0,
+        lo=1 / 60,
+        hi=24.0 * 366,
+        special={0.0: "off"},
+        section="Storage",
+        roles=_SHARD,
+        help="How long an object's earlier states can be gone back to.",
+    )
+    pitr_max_bytes: int = setting(
+        64 * _MIB,
+        lo=_MIB,
+        hi=_GIB * 1024,
+        section="Storage",
+        roles=_SHARD,
+        help="What the earlier states of one object may take on disk; then the oldest half goes.",
+    )
     sync_threads: int = setting(
         8,
         lo=1,

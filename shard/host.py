@@ -127,7 +127,13 @@ class Shard:
             max_batch_bytes=settings.link_max_batch_bytes,
             generations={int(each): number for each, number in generations.items()},
         )
-        self.storage = StorageEngine(settings, generations.get, boot_epoch(), self._loop)
+        self.storage = StorageEngine(
+            settings,
+            generations.get,
+            boot_epoch(),
+            self._loop,
+            now_ms=lambda: int(clock.wall_s() * 1000),
+        )
         self.sockets = SocketTable(self._loop, settings.socket_buffer_bytes)
         self.gateways = Gateways(self, settings.gateways)
         self._drain: Drain | None = None

@@ -102,26 +102,46 @@ class DurableObjectStorage(KeyValueCalls):
     # --- point in time -----------------------------------------------------------------------
 
     def getCurrentBookmark(self) -> Awaitable[str]:
-        """Return a bookmark of the current state.
+        """Return a bookmark of the current state, what the running code has written included.
+
+        Bookmarks compare as the states follow one another. Other events may run while this waits
+        for the disk, as with :meth:`sync`. Inside ``transaction()`` it is the state before that.
 
         Raises:
-            JsException: always, in this release: there is no point-in-time recovery yet.
+            JsException: point-in-time recovery is off (PITR_RETENTION_H=0).
 
         Source: https://developers.cloudflare.com/durable-objects/api/sqlite-storage-api/#getcurrentbookmark
         """
         return self._storage.bookmark(None)
 
     def getBookmarkForTime(self, timestamp: float | dt.datetime) -> Awaitable[str]:
-        """Return a bookmark of the state at ``timestamp``. Raises as :meth:`getCurrentBookmark`.
+        """Return a bookmark of the last state that is not later than ``timestamp``.
+
+        The time is in milliseconds since 1970, or a datetime (one without a zone is local time).
+        When a commit was made is known to one second.
+
+        Raises:
+            TypeError: it is no time.
+            JsException: recovery is off; the time is in the future or longer ago than
+                PITR_RETENTION_H; or the history does not reach back so far (PITR_MAX_BYTES).
 
         Source: https://developers.cloudflare.com/durable-objects/api/sqlite-storage-api/#getbookmarkfortime
         """
         return self._storage.bookmark(read_time(timestamp))
 
     def onNextSessionRestoreBookmark(self, bookmark: str) -> Awaitable[str]:
-        """Restore that state when the object is next constructed.
+        """Go back to that state when the object next starts; ``ctx.abort()`` has it do so now.
 
-        Raises as :meth:`getCurrentBookmark`.
+        Data, tables and alarm are then as they were. This is a write like any other: it lasts once
+        it is awaited, and a later call replaces it. It cannot be made within a transaction.
+
+        Returns:
+            A bookmark of the state just before the object goes back, to undo that with.
+
+        Raises:
+            TypeError: ``bookmark`` is no text.
+            JsException: recovery is off, ``bookmark`` is none, or the history does not have its
+                state (any more).
 
         Source: https://developers.cloudflare.com/durable-objects/api/sqlite-storage-api/#onnextsessionrestorebookmark
         """

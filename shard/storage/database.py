@@ -16,8 +16,11 @@ import apsw
 from common.ids import Partition
 from shard.storage.authorizer import Authorizer
 from shard.storage.disk import Disk
+from shard.storage.history import History, Log
+from shard.storage.log_frames import FRAME_BYTES, LOG_HEAD_BYTES, read_salts
+from shard.storage.points import STAMP
 from shard.storage.rescue import is_displaced, put_back
-from shard.storage.schema import PAGE_BYTES, empty_database
+from shard.storage.schema import META_HISTORY, empty_database
 from shard.storage.wal import WalFile, cut_to_durable
 
 MAX_STATEMENT_CHARS: Final = 100_000
@@ -40,9 +43,6 @@ _LIMITS: Final = (
 RESERVE_FROM_BYTES: Final = 64 * 1024
 """A log that has become this long is an active object's: room is made for what comes."""
 
-_WAL_HEAD_BYTES: Final = 32
-_FRAME_BYTES: Final = 24 + PAGE_BYTES
-
 # Our statements are compiled with a flag that the app's have not: the cache of compiled statements
 # tells them apart by it, so an app that writes one of ours word for word does not get ours.
 _OURS: Final = apsw.SQLITE_PREPARE_PERSISTENT
@@ -55,16 +55,20 @@ class Database:
         path: of the file; it is made, with its folders, if it does not exist.
         disk: see :mod:`shard.storage.disk`.
         cache_bytes: how much of it SQLite keeps in memory at most.
+        history: keeps what checkpoints replace; none does by default.
 
     Attributes:
         connection: SQLite's own.
         rules: decides what SQL may do; everything while ``rules.trusted``.
         wal: its write-ahead log, once something needs to last.
         wal_bytes: length of the log.
+        frames: how many pages the log has that count: those of whole commits.
         inherited: the log had contents at the opening, which may not be on disk.
         busy: a thread has the connection; :meth:`wait` waits for it.
         right: the partition and the generation by whose right it was opened.
         identity: what the file says of itself, as far as it was written in this opening.
+        stamped_ms: the time that it says, likewise.
+        history: what its checkpoints replaced.
         used: something was read or written since this was last set to false.
 
     Raises:
@@ -82,24 +86,31 @@ class Database:
         "_reserved_bytes",
         "_wal_pages",
         "connection",
+        "frames",
+        "history",
         "identity",
         "inherited",
         "is_open",
         "path",
         "right",
         "rules",
+        "stamped_ms",
         "used",
         "wal",
         "wal_bytes",
     )
 
-    def __init__(self, path: str, disk: Disk, cache_bytes: int) -> None:
+    def __init__(
+        self, path: str, disk: Disk, cache_bytes: int, history: History | None = None
+    ) -> None:
         self.path = path
+        self.history = history or History(path, disk, 0, 0)
         self.wal: WalFile | None = None
         self.rules = Authorizer()
         self.used = True
         self.identity: object = None
         self.right: tuple[Partition, int | None] = Partition(0), None
+        self.stamped_ms: int | None = None
         self._disk = disk
         self._wal_pages = 0
         self._reserved_bytes = 0
@@ -133,6 +144,7 @@ class Database:
             connection.authorizer = self.rules
             # The first access makes the log, and replays it.
             self.run("SELECT count(*) FROM _cf_META")
+            self.frames = self._count_frames()
         except BaseException:
             self._drop_connection()
             raise
@@ -162,10 +174,22 @@ class Database:
         self.run("COMMIT")
         if not self._wal_pages:
             return False
-        self.wal_bytes = length = _WAL_HEAD_BYTES + self._wal_pages * _FRAME_BYTES
-        if length > self._reserved_bytes - _FRAME_BYTES and length >= RESERVE_FROM_BYTES:
+        self.frames = self._wal_pages
+        self.wal_bytes = length = LOG_HEAD_BYTES + self._wal_pages * FRAME_BYTES
+        if length > self._reserved_bytes - FRAME_BYTES and length >= RESERVE_FROM_BYTES:
             self._reserved_bytes = self.durable_log().reserve(length)
         return True
+
+    def copy_from(self, source: apsw.Connection) -> None:
+        """Make this database like another one, in one commit; no transaction may be open."""
+        self.rules.trusted = True
+        try:
+            with self.connection.backup("main", source, "main") as copying:
+                copying.step(-1)
+        finally:
+            self.rules.trusted = False
+        self.frames = self._count_frames()
+        self.wal_bytes = LOG_HEAD_BYTES + self.frames * FRAME_BYTES
 
     def durable_log(self) -> WalFile:
         """The log, as what has to last."""
@@ -194,8 +218,10 @@ class Database:
         """A thread will have the connection: from now on :attr:`busy`."""
         self._idle.clear()
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, now_ms: int) -> None:
         """Move the log into the database and empty it; on a thread, after :meth:`lend`.
+
+        What is replaced goes into the history first.
 
         No statement may be under way.
 
@@ -207,15 +233,24 @@ class Database:
             # The log is durable before the database is written, the database before the log is
             # emptied, and that before it is written again: at any moment one of them is whole.
             log.sync(self.wal_bytes)
+            self._keep_history(log, now_ms)
             frames, copied = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             log.sync_database()
             if copied < frames:
                 return  # a statement reads the log
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             log.cut()
-            self.wal_bytes = self._reserved_bytes = 0
+            self.wal_bytes = self._reserved_bytes = self.frames = 0
         finally:
             self._idle.set()
+
+    def _keep_history(self, log: WalFile, now_ms: int) -> None:
+        if not self.frames:
+            return
+        stamp = self.run("SELECT value FROM _cf_META WHERE key = ?", (META_HISTORY,))
+        number = 0 if stamp is None else STAMP.unpack(stamp)[0]
+        moved = Log(number, read_salts(log.fd), log.fd, self.frames, log.database_fd())
+        self.history.keep(moved, now_ms)
 
     def close(self) -> None:
         """Close it; the log stays as it is. No effect if it is closed."""
@@ -258,6 +293,10 @@ class Database:
         if durable is not None:
             cut_to_durable(f"{self.path}-wal", durable)
 
+    def _count_frames(self) -> int:
+        frames, _ = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return frames
+
     def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
@@ -273,11 +312,15 @@ class Database:
 
 
 def _create(path: str) -> int | None:
-    """Make the file if there is none; a descriptor of it if it is new."""
+    """Make the file if there is none; a descriptor of it if it may not be on disk."""
     image = empty_database()
     try:
+        size = os.stat(path).st_size
+        if size == len(image):
+            # No checkpoint has written it, so whoever made it may have died before it was synced.
+            return os.open(path, os.O_RDWR)
         # A file that is too short was being made when the power failed: nothing of it was told.
-        if os.stat(path).st_size >= len(image) or _size(f"{path}-wal"):
+        if size > len(image) or _size(f"{path}-wal"):
             return None
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -41,3 +41,11 @@ class Disk:
         for _ in range(folders):
             path = os.path.dirname(path)
             self.sync_folder(path)
+
+    def replace(self, path: str, new_path: str) -> None:
+        """Give a file another name, and take that from the file that has it.
+
+        Raises:
+            OSError: it has its old one.
+        """
+        os.replace(path, new_path)

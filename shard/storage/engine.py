@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol, cast
 
 import apsw
@@ -19,6 +21,7 @@ from shard.storage.alarm_watch import AlarmWatch, NoAlarms
 from shard.storage.commit_log import CommitLog, Durability, LocalCommitLog
 from shard.storage.database import Database
 from shard.storage.disk import Disk
+from shard.storage.history import History
 from shard.storage.layout import database_path
 from shard.storage.syncer import Syncer
 
@@ -36,6 +39,11 @@ class User(Protocol):
         """The database can be closed now; the next use opens it again."""
 
 
+def wall_ms() -> int:
+    """Return milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
 class StorageEngine:
     """Opens and closes the databases of one shard.
 
@@ -46,8 +54,11 @@ class StorageEngine:
         epoch: names the time during which generations rise: the machine's boot.
         loop: the shard's.
         disk: see :mod:`shard.storage.disk`.
+        now_ms: the wall clock, milliseconds since 1970.
 
     Attributes:
+        keeps_history: states can be gone back to (PITR_RETENTION_H).
+        retention_ms: for how long.
         log: where commits become durable.
         syncer: runs what blocks.
         alarms: told of alarms.
@@ -60,8 +71,12 @@ class StorageEngine:
         epoch: str,
         loop: asyncio.AbstractEventLoop,
         disk: Disk | None = None,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self.settings = settings
+        self.now_ms = now_ms
+        self.keeps_history = settings.pitr_retention_h > 0
+        self.retention_ms = int(settings.pitr_retention_h * 3_600_000)
         self.generation_of = generation_of
         self.epoch = epoch
         self.durability = cast("Durability", settings.durability)
@@ -95,7 +110,9 @@ class StorageEngine:
             database.wait()
         else:
             self._make_room()
-            database = Database(path, self.disk, self.settings.database_cache_bytes)
+            settings = self.settings
+            history = History(path, self.disk, settings.pitr_max_bytes, self.retention_ms)
+            database = Database(path, self.disk, settings.database_cache_bytes, history)
             database.right = object_id.partition, self.generation_of(object_id.partition)
         self._open[path] = (database, user)
         return database
@@ -136,7 +153,7 @@ class StorageEngine:
             if self._is_left(database):
                 self.close(database)
 
-        self.syncer.run(database.checkpoint, told)
+        self.syncer.run(partial(database.checkpoint, self.now_ms()), told)
 
     def leave(self, database: Database) -> None:
         """Its object has left memory; :meth:`release` follows."""

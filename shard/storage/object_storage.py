@@ -6,21 +6,26 @@ Reads and writes are here; when they are committed is :mod:`shard.storage.sessio
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import apsw
 
 from shard.promise import Promise
 from shard.storage import key_value, meta
+from shard.storage.bookmark import PROOF_BYTES, Bookmark, proof_of_object, read_bookmark
 from shard.storage.commit_log import Durability
+from shard.storage.restoration import write_wanted
+from shard.storage.segment import HistoryDamaged
 from shard.storage.session import StorageSession
 from shard.storage.sql import Rows, delete_everything, size_of
+from shard.storage.timeline import Timeline
 from shard.storage.transactions import Transactions
 from workers.convert import JsDict
 from workers.exceptions import JsException
 from workers.key_range import KeyRange
-from workers.settled import DONE
+from workers.settled import DONE, Settled
 from workers.storage import DurableObjectStorage
 
 if TYPE_CHECKING:
@@ -31,7 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NO_RECOVERY: Final = (
-    "This Durable Object's storage back-end does not implement point-in-time recovery."
+    "Point-in-time recovery is off: PITR_RETENTION_H=0. Set it to the number of hours that states "
+    "are to be kept."
 )
 _NO_ALARM: Final = (
     "Your Durable Object class must have an alarm() handler in order to call setAlarm()"
@@ -54,7 +60,7 @@ class ObjectStorage:
         session: the database, and what is under way in it.
     """
 
-    __slots__ = ("_alarms", "_has_alarm", "_transactions", "api", "session")
+    __slots__ = ("_alarms", "_engine", "_has_alarm", "_transactions", "api", "session")
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class ObjectStorage:
         has_alarm: bool,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._engine = engine
         self._has_alarm = has_alarm
         self._alarms = engine.alarms
         self.session = StorageSession(activation, engine, unique_key, durability, loop)
@@ -218,8 +225,87 @@ class ObjectStorage:
         )
         return promise
 
-    def bookmark(self, at_ms: int | None) -> NoReturn:
-        raise JsException(_NO_RECOVERY, "Error")
+    def bookmark(self, at_ms: int | None) -> Awaitable[str]:
+        now_ms = self._check_recovery()
+        session = self.session
+        if at_ms is None:
+            if session.open_run:
+                return self._at_commit(self._current)
+            return self._durable(str(self._current()))
+        if at_ms > now_ms:
+            raise JsException(
+                f"getBookmarkForTime(): {at_ms} (milliseconds since 1970) is in the future; "
+                f"now is {now_ms}",
+                "Error",
+            )
+        if at_ms < now_ms - self._engine.retention_ms:
+            raise self._too_old(f"getBookmarkForTime(): {at_ms} (milliseconds since 1970) is")
+        return self._durable(str(self._read_timeline(lambda timeline: timeline.at(at_ms))))
 
-    def restore(self, bookmark: str) -> NoReturn:
-        raise JsException(_NO_RECOVERY, "Error")
+    def restore(self, bookmark: str) -> Awaitable[str]:
+        now_ms = self._check_recovery()
+        session = self.session
+        if session.depth:
+            raise JsException(
+                "Cannot call onNextSessionRestoreBookmark() within a transaction", "Error"
+            )
+        wanted = read_bookmark(bookmark)
+        place = self._read_timeline(lambda timeline: timeline.find(wanted))
+        if place.replaced_ms is not None and (
+            place.replaced_ms < now_ms - self._engine.retention_ms
+        ):
+            raise self._too_old(f"the bookmark {bookmark} is")
+        token = secrets.token_bytes(PROOF_BYTES)
+        database = session.ready()
+        try:
+            session.writes(confirmed=True)
+            meta.want_restore(database, write_wanted(wanted, token))
+        except apsw.Error as error:
+            raise session.failed(error) from None
+        return self._at_commit(lambda: self._current().undo(token))
+
+    def _check_recovery(self) -> int:
+        """The time."""
+        if not self._engine.keeps_history:
+            raise JsException(_NO_RECOVERY, "Error")
+        return self._engine.now_ms()
+
+    def _too_old(self, what: str) -> JsException:
+        hours = self._engine.settings.pitr_retention_h
+        return JsException(f"{what} older than {hours:g} hours (PITR_RETENTION_H)", "Error")
+
+    def _current(self) -> Bookmark:
+        return self._read_timeline(Timeline.current)
+
+    def _read_timeline(self, read: Callable[[Timeline], T]) -> T:
+        database = self.session.ready()
+        try:
+            return read(Timeline(database, proof_of_object(self.session.object_id)))
+        except HistoryDamaged as error:
+            raise JsException(f"the history of this object is damaged: {error}", "Error") from None
+        except (apsw.Error, OSError) as error:
+            raise self.session.failed(error) from None
+
+    def _at_commit(self, bookmark: Callable[[], Bookmark]) -> Awaitable[str]:
+        """The bookmark that there is when the open run has been committed, once that is durable."""
+        found: list[str] = []
+        self.session.at_commit.append(lambda: found.append(str(bookmark())))
+        promise: Promise[str] = Promise()
+        self.session.gate.wait(
+            lambda: promise.settle(found[0], None),
+            lambda error: promise.settle(None, error),
+            open_run=True,
+        )
+        return promise
+
+    def _durable(self, bookmark: str) -> Awaitable[str]:
+        """The bookmark, once all that was committed is durable."""
+        if self.session.committed:
+            return Settled(bookmark)
+        promise: Promise[str] = Promise()
+        self.session.gate.wait(
+            lambda: promise.settle(bookmark, None),
+            lambda error: promise.settle(None, error),
+            open_run=False,
+        )
+        return promise

@@ -1,7 +1,7 @@
 """What every object's database holds of ours: two tables, hidden from the app.
 
 ``_cf_KV`` has the key-value data, ``_cf_META`` what the file must say of itself: the object's name,
-the generation that wrote it last, the alarm.
+the generation that wrote it last, the alarm, and what :mod:`shard.storage.history` needs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ META_NAME: Final = "name"
 META_GENERATION: Final = "generation"
 META_EPOCH: Final = "epoch"
 META_ALARM: Final = "alarm"
+META_HISTORY: Final = "history"
+"""Which of the object's logs this is and the time, as of the last stamp: a BLOB, see
+:mod:`shard.storage.points`."""
+META_RESTORE: Final = "restore"
+"""The bookmark to go back to at the next start, and the name of that restoration."""
+META_RESTORED: Final = "restored"
+"""The name of the last restoration: a BLOB."""
 
 _WAL_MODE: Final = 2
 

@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING
 import apsw
 import structlog
 
-from common.errors import ObjectReset, Overloaded, Unavailable
+from common.errors import ObjectReset, Overloaded, StorageError, Unavailable
+from common.ids import ObjectId
 from shard.storage import meta
 from shard.storage.alarm_watch import Change
 from shard.storage.commit_log import Commit, Durability, Outcome
 from shard.storage.database import Database
 from shard.storage.failures import commit_failure, storage_failure
 from shard.storage.output_gate import OutputGate
+from shard.storage.restoration import restore
+from shard.storage.segment import HistoryDamaged
 from shard.storage.sql import SqlRunner
 from shard.storage.sql_errors import app_error
 from shard.storage.stored_alarm import StoredAlarm
+from workers.exceptions import JsException
 
 if TYPE_CHECKING:
     from shard.activation import Activation
@@ -50,6 +54,7 @@ class StorageSession:
         explicit: ``transaction()`` closures that run: no run's end commits meanwhile.
         alarm: the object's alarm, as its code sees it.
         checkpoint_wanted: called when the log is long.
+        at_commit: called once, when the open run or transaction has been committed.
     """
 
     __slots__ = (
@@ -65,6 +70,7 @@ class StorageSession:
         "_sql",
         "_unique_key",
         "alarm",
+        "at_commit",
         "checkpoint_wanted",
         "depth",
         "explicit",
@@ -84,6 +90,7 @@ class StorageSession:
         self.explicit = 0
         self.alarm = StoredAlarm()
         self.checkpoint_wanted: Callable[[], None] = _nothing
+        self.at_commit: list[Callable[[], None]] = []
         self._activation = activation
         self._engine = engine
         self._unique_key = unique_key
@@ -115,6 +122,8 @@ class StorageSession:
         meta.write_identity(
             database, self._activation.slot.id.name, self._generation, self._engine.epoch
         )
+        if self._engine.keeps_history:
+            meta.write_stamp(database, self._engine.now_ms())
         if not self.explicit:
             self._activation.uncommitted = self.commit_if_open
             # Code that runs outside any handler (a bare callback of the loop) ends here.
@@ -137,6 +146,8 @@ class StorageSession:
                 appended, change = self._commit_alarm(database)
             else:
                 appended = database.commit()
+            if self.at_commit:
+                self._tell_commit()
             if appended:
                 if confirmed:
                     self._hold()
@@ -155,10 +166,20 @@ class StorageSession:
         appended = database.commit()
         return appended, alarms.committed(self._unique_key, object_id, due_ms)
 
+    def _tell_commit(self) -> None:
+        told, self.at_commit = self.at_commit, []
+        for each in told:
+            each()
+
     def forget_identity(self) -> None:
         """A rollback may have undone what the file was told of itself."""
         if self._database is not None:
-            self._database.identity = None
+            self._database.identity = self._database.stamped_ms = None
+
+    @property
+    def object_id(self) -> ObjectId:
+        """Whose storage it is."""
+        return self._activation.slot.id
 
     @property
     def committed(self) -> bool:
@@ -205,7 +226,7 @@ class StorageSession:
                 return
         # The next life has to wait for what this one has committed, before it tells of it.
         database.inherited = database.inherited or self._pending > 0
-        database.identity = None
+        database.identity = database.stamped_ms = None
         try:
             database.wait()
             if self._sql is not None:
@@ -266,6 +287,7 @@ class StorageSession:
                 error = Unavailable("the object's file was written by a later owner")
                 self._lose(error)
                 raise error
+            self._restore_if_wanted(database)
         except (apsw.Error, OSError) as raised:
             raise self.failed(raised) from None
         change = self._engine.alarms.found(self._unique_key, object_id, meta.alarm(database))
@@ -277,6 +299,35 @@ class StorageSession:
         else:
             self._engine.alarms.settled(change)
         return database
+
+    def _alarm_moves(self, due_ms: int | None) -> None:
+        self._engine.alarms.moving(self._unique_key, self._activation.slot.id, due_ms)
+
+    def _restore_if_wanted(self, database: Database) -> None:
+        """Go back to what an earlier life asked for; its commit is waited for as an inherited one.
+
+        Raises:
+            StorageError: it is not there any more. The object is reset; its next life goes on with
+                what there is.
+        """
+        wanted = meta.restore_wanted(database)
+        if wanted is None:
+            return
+        slot = self._activation.slot
+        identity = meta.Identity(slot.id.name, self._generation, self._engine.epoch)
+        try:
+            restore(database, wanted, slot.id, identity, self._engine.now_ms(), self._alarm_moves)
+            error = None
+        except (HistoryDamaged, JsException) as raised:
+            error = StorageError(f"the object could not be restored: {database.path}: {raised}")
+            database.run("BEGIN IMMEDIATE")
+            meta.want_restore(database, None)
+            database.commit()
+        database.inherited = True
+        if error is not None:
+            self._lose(error)
+            raise error
+        log.info("storage.went_back", object=str(slot), file=database.path, to=wanted)
 
     def _hold(self) -> None:
         self.gate.hold()

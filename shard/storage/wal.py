@@ -84,6 +84,20 @@ class WalFile:
             self._check_present()
             self.durable_bytes = max(self.durable_bytes, end_bytes)
 
+    @property
+    def fd(self) -> int:
+        """A descriptor of the log."""
+        return self._fd
+
+    def database_fd(self) -> int:
+        """A descriptor of the database file, kept open with the log.
+
+        To read the file by: closing any descriptor of it drops the locks that SQLite has on it.
+        """
+        if self._database_fd is None:
+            self._database_fd = os.open(self.database_path, os.O_RDWR)
+        return self._database_fd
+
     def sync_database(self) -> None:
         """Make the database file durable, for a checkpoint; on a thread.
 
@@ -91,10 +105,7 @@ class WalFile:
             OSError: it is not.
         """
         with self._lock:
-            # Kept open: closing any descriptor of a file drops the locks that SQLite has on it.
-            if self._database_fd is None:
-                self._database_fd = os.open(self.database_path, os.O_RDWR)
-            self._disk.sync_data(self._database_fd, self.database_path)
+            self._disk.sync_data(self.database_fd(), self.database_path)
 
     def reserve(self, used_bytes: int) -> int:
         """Write zeros behind the log's contents; its length now.

@@ -22,7 +22,7 @@ import pytest
 from common.settings import Settings
 from local import virtual_time
 from local.check import check
-from local.cluster import Cluster
+from local.cluster import Cluster, LoopClock
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -132,6 +132,19 @@ async def test_the_best_scores_are_kept(cluster: Cluster) -> None:
         async with cluster.client.post("/", json=body) as answer:
             top = await answer.json()
     assert top == [["bob", 5], ["cid", 4], ["ann", 3]]
+
+
+@app("docs/writing-an-app.md", "notes")
+async def test_a_note_goes_back(cluster: Cluster) -> None:
+    now_ms = LoopClock(asyncio.get_running_loop()).wall_s() * 1000
+    for text in ("first", "second"):
+        async with cluster.client.put("/", data=text) as answer:
+            assert (await answer.json())["text"] == text
+        await asyncio.sleep(10)
+    async with cluster.client.post("/", data=str(now_ms + 5000)) as answer:
+        went = await answer.json()
+    assert went["text"] == "first"
+    assert len(went["undo"]) == 59
 
 
 @app("docs/writing-an-app.md", "clock")

@@ -55,19 +55,22 @@ class ForgetfulDisk(Disk):
             raise self.error
         self.entries[path] = frozenset(os.listdir(path))
 
+    def replace(self, path: str, new_path: str) -> None:
+        super().replace(path, new_path)
+        self.synced.pop(new_path, None)
+        if path in self.synced:
+            self.synced[new_path] = self.synced.pop(path)
+
     def state(self) -> tuple[dict[str, bytes], dict[str, frozenset[str]]]:
-        """What is on disk now, for :meth:`cut_power`."""
+        """What is on disk now."""
         return dict(self.synced), dict(self.entries)
 
     def cut_power(
         self,
         folder: Path,
         rng: random.Random,
-        state: tuple[dict[str, bytes], dict[str, frozenset[str]]] | None = None,
     ) -> None:
         """Put every file and folder back to what may be left of it."""
-        if state is not None:
-            self.synced, self.entries = state
         self._forget_entries(folder, rng)
         for path in sorted([*folder.rglob("*.sqlite*"), *folder.rglob("alarms.index*")]):
             written = path.read_bytes()
@@ -145,11 +148,17 @@ class Home:
         self.lives = 0
         self.has_alarm = True
         self.durability: Any = "full"
+        self.now_ms = 1_800_000_000_000
         self._start()
 
     def _start(self) -> None:
         self.engine = StorageEngine(
-            self.settings, lambda partition: self.generation, self.epoch, self.loop, self.disk
+            self.settings,
+            lambda partition: self.generation,
+            self.epoch,
+            self.loop,
+            self.disk,
+            lambda: self.now_ms,
         )
         self.slot = Slot(self.object_id, "Room", self, self.loop)
 
@@ -177,6 +186,12 @@ class Home:
         pass
 
     # --- the test's side -----------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """End the object's life, as ``ctx.abort()`` does."""
+        self.settle()
+        self.slot.reset(RuntimeError("aborted"))
+        self.settle()
 
     def start(self, function: Callable[[DurableObjectStorage], Any]) -> list[Any]:
         """Deliver an event whose handler is *function*; the outcome is appended to the list."""
@@ -259,9 +274,12 @@ class Home:
         self.engine.shut()
         shutil.rmtree(self.folder)
         shutil.move(scene.folder, self.folder)
+        if scene.state is not None:
+            assert isinstance(self.disk, ForgetfulDisk)
+            self.disk.synced, self.disk.entries = scene.state
         if rng is not None:
             assert isinstance(self.disk, ForgetfulDisk)
-            self.disk.cut_power(self.folder, rng, scene.state)
+            self.disk.cut_power(self.folder, rng)
             self.epoch = f"boot {rng.random()}"
         self.generation = (self.generation or 0) + 1
         self._start()

@@ -247,6 +247,20 @@ PLANTED: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 }  # fmt: skip
 
 
+def test_a_file_that_a_killed_process_had_made_lasts_with_its_first_commit(tmp_path: Path) -> None:
+    """Reading makes the file; nobody waits for it to be on disk until something is written."""
+    home = Home(tmp_path / "data", ForgetfulDisk())
+    home.run(lambda s: s.kv.get("a"))
+    home.crash()
+    home.run(lambda s: s.kv.put("a", 1))
+    home.settle()
+    assert isinstance(home.disk, ForgetfulDisk)
+    assert str(home.path) in home.disk.synced
+    home.crash(random.Random(1))
+    assert home.run(lambda s: s.kv.get("a")) == 1
+    home.close()
+
+
 @pytest.mark.parametrize("bug", ["acknowledging before the sync", *PLANTED])
 def test_a_planted_bug_is_caught(tmp_path: Path, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above would see the bugs they are there for."""

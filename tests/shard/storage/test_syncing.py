@@ -50,7 +50,13 @@ class Bench:
         self.told: list[tuple[str, Outcome]] = []
 
     def database(self, path: Path) -> Database:
-        Database(str(path), Disk(), 1 << 20).close()  # not new any more
+        first = Database(str(path), Disk(), 1 << 20)
+        first.run("BEGIN")
+        first.run("INSERT INTO _cf_KV VALUES ('filler', zeroblob(9000))")
+        first.commit()
+        first.lend()
+        first.checkpoint(0)
+        first.close()  # not new any more: a checkpoint has made it last
         return Database(str(path), self.disk, 1 << 20)
 
     def commit(self, number: int, name: str, durability: Any = "full") -> None:
