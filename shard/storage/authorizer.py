@@ -59,6 +59,9 @@ _FUNCTION_NAMES: Final = """
 """
 _FUNCTIONS: Final = frozenset(_FUNCTION_NAMES.split())
 
+MAX_FACTS: Final = 1000
+"""How many statements of one connection are remembered."""
+
 _ALLOW: Final = apsw.SQLITE_OK
 _DENY: Final = apsw.SQLITE_DENY
 
@@ -98,10 +101,20 @@ class Authorizer:
             asked about again.
     """
 
-    __slots__ = ("altering", "asked", "transaction_refused", "trusted", "written_table")
+    __slots__ = (
+        "_facts",
+        "_facts_dropped",
+        "altering",
+        "asked",
+        "transaction_refused",
+        "trusted",
+        "written_table",
+    )
 
     def __init__(self) -> None:
         self.trusted = False
+        self._facts: dict[str, tuple[bool, str | None]] = {}
+        self._facts_dropped = False
         self.forget()
 
     def forget(self) -> None:
@@ -110,6 +123,24 @@ class Authorizer:
         self.transaction_refused = False
         self.altering = False
         self.written_table: str | None = None
+
+    def facts_of(self, statement: str) -> tuple[bool, str | None]:
+        """:attr:`altering` and :attr:`written_table` of a statement that is about to run.
+
+        As they were when it was compiled: the connection keeps statements compiled, and does not
+        ask about them again.
+        """
+        if not self.asked:
+            return self._facts.get(statement, (False, None))
+        if len(self._facts) >= MAX_FACTS:
+            self._facts.clear()
+            self._facts_dropped = True
+        facts = self._facts[statement] = self.altering, self.written_table
+        return facts
+
+    def knows(self, statement: str) -> bool:
+        """It may run as it was compiled before; otherwise it has to be compiled anew."""
+        return not self._facts_dropped or statement in self._facts
 
     def __call__(
         self,

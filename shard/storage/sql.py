@@ -30,9 +30,6 @@ _FOREIGN_NAMES: Final = (
     "OR lower(substr(tbl_name, 1, 4)) = '_cf_') "
     "AND tbl_name NOT IN ('_cf_KV', '_cf_META') LIMIT 1"
 )
-MAX_FACTS: Final = 1000
-"""How many statements of one database something is remembered about."""
-
 _INDEXES: Final = "SELECT count(*) FROM pragma_index_list(?)"
 
 Row = tuple[Any, ...]
@@ -127,10 +124,6 @@ class SqlRunner:
         self._failed = failed
         self._open: WeakSet[Rows] = WeakSet()
         self._index_counts: dict[str, int] = {}
-        # What the rules said of a statement when it was compiled: whether it alters a table's
-        # definition, and where it writes. SQLite keeps statements compiled, and then does not ask.
-        self._facts: dict[str, tuple[bool, str | None]] = {}
-        self._facts_dropped = False
 
     def exec(self, query: str, bindings: tuple[Any, ...]) -> Rows:
         """See :class:`workers.host.SqlHost`."""
@@ -190,6 +183,7 @@ class SqlRunner:
         """Run one statement; ``None`` if there is none."""
         database = self._database
         connection = database.connection
+        rules = database.rules
         rows = Rows(self._failed)
         cursor = connection.cursor()
         changes = connection.total_changes()
@@ -202,7 +196,7 @@ class SqlRunner:
             ran = bool(rows.columns) or not cursor.is_readonly or not is_empty(statement)
             if not cursor.is_readonly:
                 writes = True
-                alters, table = self._facts_of(statement)
+                alters, table = rules.facts_of(statement)
                 self._begin()
                 if alters:
                     database.run("SAVEPOINT _cf_alter")
@@ -210,10 +204,8 @@ class SqlRunner:
             return True
 
         cursor.exec_trace = before
-        # One that may still be compiled while nothing is known of it has to be compiled anew.
-        known = not self._facts_dropped or statement in self._facts
         try:
-            cursor.execute(statement, bindings, can_cache=known)
+            cursor.execute(statement, bindings, can_cache=rules.knows(statement))
         except apsw.Error:
             if altering and connection.in_transaction:
                 database.run("ROLLBACK TO _cf_alter")
@@ -230,17 +222,6 @@ class SqlRunner:
         if writes:
             self._wrote(rows, table, changes)
         return rows if ran else None
-
-    def _facts_of(self, statement: str) -> tuple[bool, str | None]:
-        """See ``_facts``; of the statement that is about to run."""
-        rules = self._database.rules
-        if not rules.asked:
-            return self._facts.get(statement, (False, None))
-        if len(self._facts) >= MAX_FACTS:
-            self._facts.clear()
-            self._facts_dropped = True
-        facts = self._facts[statement] = rules.altering, rules.written_table
-        return facts
 
     def _check_names(self) -> None:
         """A table's definition was altered: undo that if anything has a name of ours now."""

@@ -1,20 +1,25 @@
-"""Storage against a plain dict: any calls, transactions, sleeps, restarts and crashes."""
+"""Storage against plain values: any calls, nested transactions, sleeps, restarts and crashes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from common.errors import ObjectReset
 from tests.shard.storage.support import Home
 from workers.storage import DurableObjectStorage as Storage
+
+FAR_MS = 6_000_000_000_000
+TABLE = "CREATE TABLE IF NOT EXISTS t (n)"
 
 KEYS = st.text(st.sampled_from("ab\0\ue000\uffff\U0001f600"), max_size=3)
 VALUES = st.recursive(
@@ -36,28 +41,140 @@ AFTER_RANGES = st.fixed_dictionaries(
     {"startAfter": KEYS}, optional={"prefix": KEYS, "end": KEYS, "reverse": st.booleans()}
 )
 
-WRITES = st.one_of(
+LEAVES = st.one_of(
     st.tuples(st.just("put"), st.dictionaries(KEYS, VALUES, max_size=3)),
     st.tuples(st.just("delete"), st.lists(KEYS, max_size=3)),
+    st.tuples(st.just("kv.put"), st.tuples(KEYS, VALUES)),
+    st.tuples(st.just("kv.delete"), KEYS),
+    st.tuples(st.just("setAlarm"), st.integers(FAR_MS, FAR_MS + 5)),
+    st.tuples(st.just("deleteAlarm"), st.none()),
+    st.tuples(st.just("insert"), st.integers(0, 5)),
+    st.tuples(st.just("remove"), st.integers(0, 5)),
 )
+BLOCKS = st.recursive(
+    LEAVES,
+    lambda inner: st.tuples(
+        st.sampled_from(["transaction", "transactionSync"]),
+        st.tuples(
+            st.lists(inner, max_size=3), st.sampled_from(["commit", "raise", "rollback"]),
+            st.booleans(),
+        ),
+    ),
+    max_leaves=6,
+)  # fmt: skip
+"""A write, or a transaction: what is in it, how it ends, whether it suspends."""
 
 
 class Undo(Exception):  # noqa: N818 - what an app might raise
     pass
 
 
-def apply(storage: Any, model: dict[str, Any], write: tuple[str, Any]) -> None:
-    name, argument = write
-    if name == "put":
-        storage.put(argument)
-        model.update(argument)
-        return
-    expected = len(set(argument) & model.keys())
-    with pytest.raises(StopIteration) as deleted:
-        storage.delete(argument).send(None)
-    assert deleted.value.value == expected
-    for key in argument:
-        model.pop(key, None)
+@dataclass
+class Model:
+    """What the storage should hold."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    alarm: int | None = None
+    rows: list[int] = field(default_factory=list)
+
+    def copy(self) -> Model:
+        return Model(dict(self.data), self.alarm, list(self.rows))
+
+    def put(self, entries: dict[str, Any]) -> None:
+        self.data.update(entries)
+
+    def delete(self, keys: list[str]) -> int:
+        return sum(self.data.pop(key, self) is not self for key in keys)
+
+
+def outcome(awaitable: Any) -> Any:
+    """The value of a storage call, which has it already."""
+    try:
+        awaitable.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it suspended")
+
+
+async def run_block(s: Storage, target: Any, model: Model, block: Any) -> Model:
+    """Do one thing, through the storage or a transaction in it; the model afterwards."""
+    kind, argument = block
+    if kind not in ("transaction", "transactionSync"):
+        write(s, target, model, block)
+        return model
+    steps, fate, suspends = argument
+    inside = model.copy()
+
+    async def within(txn: Any) -> None:
+        nonlocal inside
+        for step in steps:
+            inside = await run_block(s, txn, inside, step)
+            if suspends:
+                await asyncio.sleep(0)
+        if fate == "rollback":
+            txn.rollback()
+        if fate == "raise":
+            raise Undo
+
+    def at_once() -> None:
+        nonlocal inside
+        for step in steps:
+            inside = outcome(run_block(s, s, inside, synchronous(step)))
+        if fate != "commit":
+            raise Undo
+
+    with contextlib.suppress(Undo):
+        if kind == "transaction":
+            await s.transaction(within)
+        else:
+            s.transactionSync(at_once)
+    return inside if fate == "commit" else model
+
+
+def synchronous(block: Any) -> Any:
+    kind, argument = block
+    return ("transactionSync", argument) if kind == "transaction" else block
+
+
+def write(s: Storage, target: Any, model: Model, block: Any) -> None:
+    kind, argument = block
+    match kind:
+        case "put":
+            target.put(argument)
+            model.put(argument)
+        case "delete":
+            assert outcome(target.delete(argument)) == model.delete(argument)
+        case "kv.put":
+            s.kv.put(*argument)
+            model.put(dict([argument]))
+        case "kv.delete":
+            assert s.kv.delete(argument) == bool(model.delete([argument]))
+        case "setAlarm":
+            target.setAlarm(argument)
+            model.alarm = argument
+        case "deleteAlarm":
+            target.deleteAlarm()
+            model.alarm = None
+        case "insert":
+            s.sql.exec(TABLE)
+            s.sql.exec("INSERT INTO t VALUES (?)", argument)
+            model.rows.append(argument)
+        case "remove":
+            s.sql.exec(TABLE)
+            removed = s.sql.exec("DELETE FROM t WHERE n = ?", argument).rowsWritten
+            assert removed == model.rows.count(argument)
+            model.rows[:] = [each for each in model.rows if each != argument]
+        case _:
+            raise AssertionError(kind)
+
+
+def typed(value: Any) -> Any:
+    """A value that equals another only if that is of the same types too."""
+    if isinstance(value, dict):
+        return "dict", [(key, typed(each)) for key, each in value.items()]
+    if isinstance(value, list | tuple):
+        return "list", [typed(each) for each in value]
+    return type(value).__name__, repr(value)
 
 
 def select(model: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -79,89 +196,103 @@ class StorageMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.home = Home(Path(self.folder) / "data", wal_checkpoint_bytes=64 * 1024)
-        self.model: dict[str, Any] = {}
+        self.model = Model()
 
     def teardown(self) -> None:
         self.home.close()
         shutil.rmtree(self.folder)
 
-    @rule(writes=st.lists(WRITES, min_size=1, max_size=4), wait=st.booleans())
-    def write(self, writes: list[Any], wait: bool) -> None:
+    @rule(blocks=st.lists(BLOCKS, min_size=1, max_size=4), wait=st.booleans())
+    def write(self, blocks: list[Any], wait: bool) -> None:
         async def body(s: Storage) -> None:
-            for each in writes:
-                apply(s, self.model, each)
+            for block in blocks:
+                self.model = await run_block(s, s, self.model, block)
                 if wait:
                     await s.sync()
 
         self.home.run(body)
 
+    @rule(blocks=st.lists(LEAVES, min_size=1, max_size=3), inside=st.booleans())
+    def write_and_abort(self, blocks: list[Any], inside: bool) -> None:
+        """What a reset cuts off is undone, as far as it was one step or one transaction."""
+
+        def leaves(s: Storage) -> None:
+            copy = self.model.copy()
+            for block in blocks:
+                write(s, s, copy, block)
+
+        async def body(s: Storage) -> None:
+            if inside:
+                await s.transaction(lambda txn: cut(s))
+            else:
+                await cut(s)
+
+        async def cut(s: Storage) -> None:
+            leaves(s)
+            if inside:
+                await asyncio.sleep(0)
+            self.home.slot.reset(ObjectReset("for the test"))
+
+        with contextlib.suppress(ObjectReset):
+            self.home.run(body)
+
     @rule(keys=st.lists(KEYS, max_size=4))
     def read(self, keys: list[str]) -> None:
         async def body(s: Storage) -> Any:
-            return [await s.get(key) for key in keys], list((await s.get(keys)).items())
+            singles = [await s.get(key) for key in keys]
+            return singles, [s.kv.get(key) for key in keys], list((await s.get(keys)).items())
 
-        singles, several = self.home.run(body)
-        assert singles == [self.model.get(key) for key in keys]
-        assert several == [(key, self.model[key]) for key in sorted(set(keys)) if key in self.model]
+        singles, at_once, several = self.home.run(body)
+        data = self.model.data
+        assert typed(singles) == typed(at_once) == typed([data.get(key) for key in keys])
+        assert typed(several) == typed([(key, data[key]) for key in sorted(set(keys) & set(data))])
 
     @rule(options=RANGES | AFTER_RANGES)
     def read_range(self, options: dict[str, Any]) -> None:
         async def body(s: Storage) -> Any:
-            return list((await s.list(options)).items()), [
-                tuple(each) for each in s.kv.list(options)
-            ]
+            return list((await s.list(options)).items()), list(s.kv.list(options))
 
-        expected = select(self.model, options)
-        assert self.home.run(body) == (expected, expected)
+        for found in self.home.run(body):
+            assert typed(found) == typed(select(self.model.data, options))
 
-    @rule(
-        outer=st.lists(WRITES, max_size=2),
-        inner=st.lists(WRITES, max_size=2),
-        undo_outer=st.sampled_from(["", "raise", "rollback"]),
-        undo_inner=st.booleans(),
-        sync=st.booleans(),
-    )
-    def transact(
-        self, outer: list[Any], inner: list[Any], undo_outer: str, undo_inner: bool, sync: bool
-    ) -> None:
-        """A transaction with another one inside it, which is sync or not."""
-        kept = dict(self.model)
+    @rule(options=RANGES | AFTER_RANGES, value=VALUES)
+    def change_while_listing(self, options: dict[str, Any], value: Any) -> None:
+        """Deleting every other key that comes, and writing the others anew."""
 
-        async def body(s: Storage) -> None:
-            def run_inner(txn: Any = None) -> None:
-                for each in inner:
-                    apply(txn or s, kept, each)
-                if undo_inner:
-                    raise Undo
+        def body(s: Storage) -> list[str]:
+            seen = []
+            for key, _ in s.kv.list(options):
+                seen.append(key)
+                if len(seen) % 2:
+                    assert s.kv.delete(key)
+                    del self.model.data[key]
+                else:
+                    s.kv.put(key, value)
+                    self.model.data[key] = value
+            return seen
 
-            async def run_outer(txn: Any) -> None:
-                nonlocal kept
-                for each in outer:
-                    apply(txn, kept, each)
-                before = dict(kept)
-                try:
-                    if sync:
-                        s.transactionSync(run_inner)
-                    else:
-                        await s.transaction(run_inner)
-                except Undo:
-                    kept = before
-                if undo_outer == "rollback":
-                    txn.rollback()
-                if undo_outer == "raise":
-                    raise Undo
+        expected = [key for key, _ in select(self.model.data, options)]
+        assert self.home.run(body) == expected
 
-            with contextlib.suppress(Undo):
-                await s.transaction(run_outer)
+    @invariant()
+    def nothing_else_is_there(self) -> None:
+        def body(s: Storage) -> Any:
+            s.sql.exec(TABLE)
+            rows = [row.n for row in s.sql.exec("SELECT n FROM t ORDER BY rowid")]
+            return list(s.kv.list()), outcome(s.getAlarm()), rows
 
-        self.home.run(body)
-        if not undo_outer:
-            self.model = kept
+        data, alarm, rows = self.home.run(body)
+        assert typed(data) == typed(sorted(self.model.data.items()))
+        assert (alarm, rows) == (self.model.alarm, self.model.rows)
 
     @rule()
     def delete_all(self) -> None:
-        self.home.run(lambda s: s.deleteAll())
-        self.model = {}
+        def body(s: Storage) -> list[str]:
+            s.deleteAll()
+            return [row.name for row in s.sql.exec("SELECT name FROM sqlite_schema")]
+
+        assert self.home.run(body) == ["_cf_KV", "_cf_META"]
+        self.model = Model()
 
     @rule(how=st.sampled_from(["sleep", "restart", "crash"]))
     def leave(self, how: str) -> None:
@@ -171,8 +302,8 @@ class StorageMachine(RuleBasedStateMachine):
     def grow(self) -> None:
         """Enough for a checkpoint."""
         self.home.run(lambda s: s.kv.put("big", "x" * 70_000))
-        self.model["big"] = "x" * 70_000
+        self.model.data["big"] = "x" * 70_000
 
 
 TestStorage = StorageMachine.TestCase
-TestStorage.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestStorage.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import ObjectReset
 from tests.shard.storage.support import Home
 from workers import JsException
 from workers.storage import DurableObjectStorage as Storage
@@ -187,7 +188,7 @@ def test_a_statement_counts_and_is_checked_each_time_it_runs(
     home: Home, monkeypatch: pytest.MonkeyPatch, max_facts: int
 ) -> None:
     """SQLite keeps statements compiled, and asks about them only when it compiles them."""
-    monkeypatch.setattr("shard.storage.sql.MAX_FACTS", max_facts)
+    monkeypatch.setattr("shard.storage.authorizer.MAX_FACTS", max_facts)
 
     def body(s: Storage) -> None:
         for _ in range(3):
@@ -212,6 +213,18 @@ def test_a_statement_counts_and_is_checked_each_time_it_runs(
     home.settle()
     names = [row[0] for row in rows(home, "SELECT name FROM sqlite_schema")]
     assert names == ["_cf_KV", "_cf_META"]
+
+
+def test_a_statement_is_known_to_the_objects_next_life(home: Home) -> None:
+    """The connection, and what is compiled in it, may outlive an activation."""
+
+    def body(s: Storage) -> int:
+        s.sql.exec("CREATE TABLE IF NOT EXISTS t (a)")
+        return s.sql.exec("DELETE FROM t WHERE a = 1").rowsWritten
+
+    assert home.run(body) == 0
+    home.slot.reset(ObjectReset("for the test"))
+    assert home.run(body) == 0
 
 
 def test_database_size(home: Home) -> None:
