@@ -20,6 +20,7 @@ streaming bodies and WebSockets work as over a network.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,7 @@ from common.placement import ShardIndex
 from common.settings import Settings
 from common.wrangler import find_project
 from gateway.server import Gateway
+from local.objects import ClusterObjects
 from local.virtual_time import VirtualTimeLoop
 from shard.app import load_app
 from shard.host import Shard
@@ -72,11 +74,14 @@ class LoopClock:
         return self._loop.time() + self._offset_s
 
 
+_generations = itertools.count(1)
+"""Of all clusters of this process: one may begin in the DATA_DIR of another."""
+
+
 class MemoryOwnership:
     """Who owns which partition, among the shards of one event loop."""
 
     def __init__(self) -> None:
-        self._generations: dict[Partition, Generation] = {}
         self._holders: dict[Partition, int] = {}
 
     def acquire(self, shard: int, partitions: Iterable[Partition]) -> dict[Partition, Generation]:
@@ -85,8 +90,7 @@ class MemoryOwnership:
         for partition in partitions:
             assert partition not in self._holders, f"partition {partition} has two owners"
             self._holders[partition] = shard
-            number = Generation(self._generations.get(partition, 0) + 1)
-            self._generations[partition] = taken[partition] = number
+            taken[partition] = Generation(next(_generations))
         return taken
 
     def release(self, shard: int) -> None:
@@ -95,8 +99,8 @@ class MemoryOwnership:
             del self._holders[partition]
 
 
-class Cluster:
-    """Gateways and shards that run one app.
+class Cluster(ClusterObjects):
+    """Gateways and shards that run one app; :mod:`local.objects` gives access to its objects.
 
     Args:
         app: the app's folder or wrangler file.
@@ -144,9 +148,11 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         self._loop = asyncio.get_running_loop()
-        self.clock = LoopClock(self._loop)
         if isinstance(self._loop, VirtualTimeLoop):
+            self.clock = LoopClock(self._loop)
             self._real_time = _replace_time(self.clock)
+        else:
+            self.clock = LoopClock(self._loop, time.time())
         try:
             self._app = load_app(find_project(self.settings.app))
         except BaseException:

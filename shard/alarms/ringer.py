@@ -65,6 +65,7 @@ class Ringer:
 
     Attributes:
         keeper: knows the alarms.
+        stopped: no alarm is begun any more.
         runs, failures: handlers that were begun, and those that have failed.
         lateness_s, longest_lateness_s: how late first runs began, in all and at most.
     """
@@ -103,7 +104,7 @@ class Ringer:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._serving = False
-        self._stopped = False
+        self.stopped = False
         self._surveying = False
 
     # --- partitions ----------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class Ringer:
 
     def stop(self) -> None:
         """Begin no alarm any more. What is set and deleted is still taken down."""
-        self._stopped = True
+        self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -197,7 +198,7 @@ class Ringer:
     # --- ringing -------------------------------------------------------------------------------
 
     def _changed(self) -> None:
-        if self._stopped:
+        if self.stopped:
             return
         if self.keeper.incomplete and not self._surveying:
             self._surveying = True
@@ -310,7 +311,7 @@ class Ringer:
 
     def _survey_next(self) -> None:
         """Make the next index anew that is not complete."""
-        if self._stopped or not self.keeper.incomplete:
+        if self.stopped or not self.keeper.incomplete:
             self._surveying = False
             return
         found = survey.Survey(self.keeper.incomplete.pop())
@@ -327,7 +328,7 @@ class Ringer:
             self._loop.call_soon(self._survey_on, found)
 
     def _survey_on(self, found: survey.Survey) -> None:
-        if self._stopped:
+        if self.stopped:
             return
         if not found.left:
             self._surveyed(found)

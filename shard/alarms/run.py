@@ -25,6 +25,8 @@ class RunHost(Protocol):
     """What a run needs of the ringer."""
 
     timeout_s: float
+    stopped: bool
+    """The shard ends: what is cut now runs again in its next home."""
 
     def storage_of(self, activation: Activation) -> ObjectStorage:
         """The storage of an activation; made if need be."""
@@ -126,7 +128,7 @@ class AlarmRun(Pending):
         }
         if counted and self._last:
             log.error("alarm.given_up", **about)
-        elif self._host.may_run(alarm):
+        elif not self._host.stopped and self._host.may_run(alarm):
             log.warning("alarm.failed", **about, counted=counted, again_in_s=round(again_s, 2))
 
     def _took_too_long(self) -> None:
