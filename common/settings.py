@@ -404,7 +404,7 @@ class Settings:
         special={0: "the event loop itself waits: for tests"},
         section="Storage",
         roles=_SHARD,
-        help="How many objects' files wait for the disk at the same time.",
+        help="Threads that wait for the disk, for what the kernel does not do by itself.",
     )
     output_buffer_bytes: int = setting(
         64 * _MIB,

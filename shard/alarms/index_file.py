@@ -146,6 +146,13 @@ class IndexFile:
                 if self._closed and not self._syncing:
                     os.close(self._fd)
 
+    @property
+    def plain_fd(self) -> None:
+        """None: threads sync it. An alarm becomes earlier far more seldom than data change."""
+
+    def synced(self, end_bytes: int) -> None:
+        """Never called: see :attr:`plain_fd`."""
+
     def replaced_by(self, successor: IndexFile) -> None:
         """Another file has its place, and all that is in it."""
         with self._lock:

@@ -6,7 +6,7 @@
     (ctx.storage)       StorageSession    one open file
                         one activation
                            │ commit
-                           ├──────────▶ CommitLog ──▶ Syncer: fdatasync on threads
+                           ├──────────▶ CommitLog ──▶ Syncer: fdatasync, beside the loop
                            │ durable, or not
                            └──────────▶ OutputGate: frames, responses and calls leave, or never do
 """

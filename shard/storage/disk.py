@@ -8,6 +8,11 @@ import os
 class Disk:
     """The real one. All methods may block, so they are called on threads."""
 
+    @property
+    def is_plain(self) -> bool:
+        """``sync_data`` is the kernel's ``fdatasync`` and nothing else."""
+        return type(self).sync_data is Disk.sync_data
+
     def sync_data(self, fd: int, path: str) -> None:
         """Return when the file's contents are on disk.
 

@@ -1,4 +1,8 @@
-"""Waits for disks, on threads: many files at once, one wait for many commits of a file.
+"""Waits for disks: many files at once, one wait for many commits of a file.
+
+The kernel does it by itself where it can (:mod:`shard.storage.kernel_sync`): for the second and any
+further sync of an open log. Threads do the rest: the first one, which syncs folders too,
+checkpoints, and everything where the kernel cannot.
 
 While a file is being synced, further commits of it gather; the next sync is for all of them. So a
 busy object has as many commits in one wait as arrive during one, and a slow disk costs its objects
@@ -11,10 +15,13 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Final, Protocol, TypeAlias
 
 import structlog
+
+from shard.storage.kernel_sync import AsyncSyncs, KernelSyncs, RefusedError
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +42,17 @@ class SyncedFile(Protocol):
             OSError: they may not be.
         """
 
+    @property
+    def plain_fd(self) -> int | None:
+        """If just an ``fdatasync`` of this descriptor is needed now: it, else ``None``."""
+
+    def synced(self, end_bytes: int) -> None:
+        """An ``fdatasync`` of :attr:`plain_fd` has succeeded; on the loop.
+
+        Raises:
+            OSError: the first *end_bytes* bytes may not be durable all the same.
+        """
+
 
 class _Queue:
     """The commits of one file that are not durable yet."""
@@ -48,16 +66,27 @@ class _Queue:
 
 
 class Syncer:
-    """A bounded pool of threads that make files durable. Used from one event loop.
+    """Makes files durable, and runs what blocks on a bounded pool of threads.
+
+    Used from one event loop.
 
     Args:
         loop: where outcomes are told.
-        threads: how many files are waited for at once, at most; with 0 there are none, and the
-            loop itself waits: for tests on virtual time.
+        threads: how many there may be; with 0 there are none, and the loop itself waits: for tests
+            on virtual time.
+        kernel: makes what syncs without a thread; raises ``OSError`` where there is no such thing.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: int,
+        kernel: Callable[[asyncio.AbstractEventLoop], AsyncSyncs] = KernelSyncs,
+    ) -> None:
         self._loop = loop
+        self._make_kernel = kernel
+        self._kernel: AsyncSyncs | None = None
+        self._tries_kernel = threads > 0
         self._max_threads = threads
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -111,6 +140,8 @@ class Syncer:
     def close(self) -> None:
         """Finish what is under way and end the threads. Outcomes may not be told any more."""
         self._closed = True
+        if self._kernel is not None:
+            self._kernel.close()
         for _ in self._threads:
             self._jobs.put(_STOP)
         for thread in self._threads:
@@ -120,17 +151,51 @@ class Syncer:
         batch, queue.next = queue.next, []
         queue.underway = [synced for _, synced in batch]
         end_bytes = batch[-1][0]
-        file = queue.file
+        fd = queue.file.plain_fd
+        if fd is None or not self._kernel_takes(fd, queue, end_bytes):
+            self._start_on_thread(queue, end_bytes)
 
+    def _start_on_thread(self, queue: _Queue, end_bytes: int) -> None:
         def job() -> None:
             error: BaseException | None = None
             try:
-                file.sync(end_bytes)
+                queue.file.sync(end_bytes)
             except Exception as raised:
                 error = raised
             self._tell(lambda: self._synced(queue, error))
 
         self._submit(job)
+
+    def _kernel_takes(self, fd: int, queue: _Queue, end_bytes: int) -> bool:
+        if not self._tries_kernel:
+            return False
+        if self._kernel is None:
+            try:
+                self._kernel = self._make_kernel(self._loop)
+            except OSError as error:
+                self._do_without_kernel(error)
+                return False
+        if not self._kernel.has_room:
+            return False
+        self._kernel.start(fd, partial(self._kernel_synced, queue, end_bytes))
+        return True
+
+    def _kernel_synced(self, queue: _Queue, end_bytes: int, error: OSError | None) -> None:
+        if isinstance(error, RefusedError):
+            self._do_without_kernel(error)
+            self._start_on_thread(queue, end_bytes)
+            return
+        if error is None:
+            try:
+                queue.file.synced(end_bytes)
+            except OSError as raised:
+                error = raised
+        self._synced(queue, error)
+
+    def _do_without_kernel(self, error: OSError) -> None:
+        if self._tries_kernel:
+            self._tries_kernel = False
+            log.info("storage.syncs_on_threads", reason=str(error))
 
     def _synced(self, queue: _Queue, error: BaseException | None) -> None:
         waiting, queue.underway = queue.underway, []

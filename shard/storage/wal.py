@@ -1,6 +1,6 @@
 """The write-ahead log of one open database, as a file that has to reach the disk.
 
-SQLite appends to it and never waits (``synchronous=OFF``); we wait, here, on a thread. Between two
+SQLite appends to it and never waits (``synchronous=OFF``); we wait, beside the loop. Between two
 checkpoints the log only grows, so "the first n bytes are on disk" is all there is to know of it.
 A checkpoint cuts it to nothing, once what it held is on disk in the database file.
 """
@@ -81,8 +81,23 @@ class WalFile:
                 self._disk.sync_way(self.database_path, FOLDERS)
                 self._path_synced = True
             self._disk.sync_data(self._fd, self.path)
-            self._check_present()
-            self.durable_bytes = max(self.durable_bytes, end_bytes)
+            self.synced(end_bytes)
+
+    @property
+    def plain_fd(self) -> int | None:
+        """The log, if an ``fdatasync`` of it is all that :meth:`sync` would wait for."""
+        return self._fd if self._path_synced and self._fd >= 0 and self._disk.is_plain else None
+
+    def synced(self, end_bytes: int) -> None:
+        """An ``fdatasync`` of :attr:`plain_fd` has succeeded; the log had *end_bytes* before it.
+
+        Raises:
+            OSError: the file is no longer at its place.
+        """
+        if self._fd < 0:
+            raise OSError("the database was closed meanwhile")
+        self._check_present()
+        self.durable_bytes = max(self.durable_bytes, end_bytes)
 
     @property
     def fd(self) -> int:
