@@ -33,7 +33,7 @@ class RealDisk:
         assert COMPILER is not None
         self._library = folder / "disk.so"
         flags = ("-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
-        command = [COMPILER, *flags, str(SOURCE), "-o", str(self._library), "-ldl"]
+        command = [COMPILER, *flags, str(SOURCE), "-o", str(self._library), "-ldl", "-pthread"]
         subprocess.run(command, check=True)
         self._shadow = folder / "shadow" if shadow else None
         if self._shadow is not None:
