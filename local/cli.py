@@ -112,6 +112,22 @@ def status(**flags: str | None) -> None:
 
 
 @limpet.command()
+@click.argument("binding", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@settings_options("shard")
+def objects(binding: str | None, as_json: bool, **flags: str | None) -> None:
+    """List the objects that are stored, all or those of BINDING: id, name, alarm, size.
+
+    Works while the cluster runs, and disturbs nobody. Objects that have stored nothing are not
+    listed.
+    """
+    from local.listing import lines
+
+    for line in lines(load(flags), binding, as_json=as_json):
+        click.echo(line)
+
+
+@limpet.command()
 @click.argument("role", type=click.Choice(["gateway", "shard"]), required=False)
 @settings_options("supervisor")
 def health(role: str | None, **flags: str | None) -> None:

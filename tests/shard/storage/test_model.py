@@ -21,7 +21,13 @@ from workers.storage import DurableObjectStorage as Storage
 FAR_MS = 6_000_000_000_000
 TABLE = "CREATE TABLE IF NOT EXISTS t (n)"
 
-KEYS = st.text(st.sampled_from("ab\0\ue000\uffff\U0001f600"), max_size=3)
+LAST = "\U0010ffff"
+ALL_KEYS = [
+    "", "\0", "a", "a\0", "a\0b", "aa", f"a{LAST}", "b", "\ud7ff", "\ud7ffa", "\ue000", "\uffff",
+    "\U0001f600", LAST, f"{LAST}a", LAST + LAST,
+]  # fmt: skip
+KEYS = st.sampled_from(ALL_KEYS)
+"""Few, so that they meet; around each border that prefixes have."""
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
     | st.binary(max_size=5),
@@ -255,6 +261,17 @@ class StorageMachine(RuleBasedStateMachine):
         for found in self.home.run(body):
             assert typed(found) == typed(select(self.model.data, options))
 
+    @rule(options=RANGES | AFTER_RANGES)
+    def read_each_prefix(self, options: dict[str, Any]) -> None:
+        def body(s: Storage) -> None:
+            for prefix in ALL_KEYS:
+                given = {**options, "prefix": prefix}
+                expected = typed(select(self.model.data, given))
+                assert typed(list(outcome(s.list(given)).items())) == expected
+                assert typed(list(s.kv.list(given))) == expected
+
+        self.home.run(body)
+
     @rule(options=RANGES | AFTER_RANGES, value=VALUES)
     def change_while_listing(self, options: dict[str, Any], value: Any) -> None:
         """Deleting every other key that comes, and writing the others anew."""
@@ -297,6 +314,13 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["sleep", "restart", "crash"]))
     def leave(self, how: str) -> None:
         getattr(self.home, how)()
+
+    @rule(value=VALUES)
+    def fill(self, value: Any) -> None:
+        """Every key."""
+        entries = dict.fromkeys(ALL_KEYS, value)
+        self.home.run(lambda s: s.put(entries))
+        self.model.put(entries)
 
     @rule()
     def grow(self) -> None:
