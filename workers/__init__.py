@@ -7,6 +7,7 @@ camelCase also answers to its snake_case form.
 
 from __future__ import annotations
 
+from workers.alarm_info import AlarmInvocationInfo
 from workers.attachment import Attachments as _Attachments  # noqa: F401 - sockets use it
 from workers.auto_response import WebSocketRequestResponsePair
 from workers.blob import Blob, BlobEnding, BlobValue, File
@@ -37,6 +38,7 @@ from workers.websocket import WebSocket, WebSocketPair
 
 __all__ = [
     "URL",
+    "AlarmInvocationInfo",
     "Blob",
     "BlobEnding",
     "BlobValue",

@@ -23,16 +23,20 @@ class AlarmInvocationInfo:
 
     @property
     def isRetry(self) -> bool:
+        """Whether it has failed before."""
         return self.retryCount > 0
 
     @property
     def scheduled_time(self) -> int:
+        """``scheduledTime``."""
         return self.scheduledTime
 
     @property
     def retry_count(self) -> int:
+        """``retryCount``."""
         return self.retryCount
 
     @property
     def is_retry(self) -> bool:
+        """``isRetry``."""
         return self.isRetry

@@ -108,7 +108,7 @@ class AlarmRun(Pending):
         except Exception as failure:
             self._end(failure, counted=False)
         else:
-            self._end(error, counted=True)
+            self._end(error, counted=error is not None)
 
     def _end(self, error: BaseException | None, *, counted: bool) -> None:
         if self._over:

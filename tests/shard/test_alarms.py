@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 from collections import defaultdict
@@ -16,9 +17,11 @@ import pytest
 import structlog
 
 from common.link.records import ADOPTED
+from local import virtual_time
 from local.cluster import LoopClock
 from local.virtual_time import on_virtual_time
 from shard.alarms import retries
+from shard.storage.disk import Disk
 from tests.shard.kit import Solo, solo, until
 from workers import DurableObject, JsException
 
@@ -240,6 +243,55 @@ async def test_its_handler_keeps_the_object_in_memory() -> None:
         assert one.lives("BELL")
         await asyncio.sleep(30)
         assert not one.lives("BELL")
+
+
+@on_virtual_time
+async def test_none_rings_before_the_shard_serves() -> None:
+    """Its gateways hand back the sockets that its objects hold: an alarm may want to tell them."""
+    async with solo(Bell, sync_threads=0, adopt_timeout_s=60) as one:
+        await one.stub("BELL").set(1)
+        await asyncio.sleep(50)
+        assert not runs["a"]
+        one.gateway.link.send([ADOPTED])
+        await asyncio.sleep(1)
+        assert len(runs["a"]) == 1
+
+
+@on_virtual_time
+async def test_a_partition_that_leaves_takes_its_alarms_along() -> None:
+    """And when it comes back, they do: those that were due meanwhile ring."""
+    async with ringing(Bell) as one:
+        due_ms = {name: await one.stub("BELL", name).set(now_ms(one) + 60_000) for name in "ab"}
+        partition = one.slot("BELL", "a").id.partition
+        await asyncio.sleep(30)
+        one.shard.alarms.leave([partition])
+        await asyncio.sleep(120)
+        assert (times("a"), times("b")) == ([], [due_ms["b"]])
+        one.shard.alarms.take([partition])
+        await asyncio.sleep(1)
+        assert times("a") == [due_ms["a"]]
+
+
+@on_virtual_time
+async def test_one_whose_partition_leaves_while_it_waits_for_its_object_is_not_begun() -> None:
+    async with ringing(Bell) as one:
+        stub = one.stub("BELL")
+        held = asyncio.Event()
+
+        async def hold(bell: Bell) -> None:
+            await bell.ctx.blockConcurrencyWhile(held.wait)
+
+        plans["do"] = [hold]
+        await stub.set(now_ms(one) + 5_000)
+        call = asyncio.ensure_future(stub.do())
+        await asyncio.sleep(10)
+        assert one.shard.status()["alarms_running"] == 1
+        one.shard.alarms.leave([one.slot("BELL").id.partition])
+        held.set()
+        await call
+        await asyncio.sleep(10)
+        assert not runs["a"]
+        assert one.shard.status()["alarms"] == 0
 
 
 # --- what the handler sees
@@ -519,6 +571,45 @@ async def test_a_constructor_that_fails_does_not_count_and_is_tried_without_an_e
         broken = False
         await asyncio.sleep(2000)
         assert [each[1:] for each in runs["a"]] == [(0, False)]
+
+
+class BrokenDisk(Disk):
+    """Syncs nothing while it is broken."""
+
+    broken = False
+
+    def sync_data(self, fd: int, path: str) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "the disk is broken", path)
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+def test_a_commit_that_fails_does_not_count_and_is_tried_without_an_end(suspends: bool) -> None:
+    """A10: whether the handler had ended by then or not."""
+
+    async def run() -> None:
+        async def handler(bell: Bell) -> None:
+            bell.ctx.storage.kv.put("ran", True)
+            if suspends:
+                await asyncio.sleep(1)
+
+        async with ringing(Bell) as one:
+            one.shard.storage.disk = disk = BrokenDisk()
+            due_ms = await one.stub("BELL").set(now_ms(one) + 60_000)
+            await asyncio.sleep(30)
+            plans["a"] = [handler] * 99
+            disk.broken = True
+            await asyncio.sleep(2 * 3600)
+            assert len(runs["a"]) > 9, "it was given up"
+            disk.broken = False
+            await asyncio.sleep(3600)
+            assert set(runs["a"]) == {(due_ms, 0, False)}
+            assert len(runs["a"]) < 20
+            assert await one.stub("BELL").due() is None
+            assert await one.stub("BELL").kept() == {"ran": True}
+            assert one.shard.status()["alarms"] == 0
+
+    virtual_time.run(run())
 
 
 @on_virtual_time
