@@ -29,6 +29,10 @@ APP = Path(__file__).parent / "app"
 SOAK_S = float(os.environ.get("SOAK_S", "120"))
 
 
+AT_LEAST = 3
+"""Crashes of each run, however slow the machine is."""
+
+
 def seed() -> int:
     given = os.environ.get("CRASH_SEED")
     return int(given) if given else random.SystemRandom().randrange(1 << 32)
@@ -89,7 +93,9 @@ def run(
             wrong: list[str] = []
             async with Writers(f"http://127.0.0.1:{machine.port}", count, rng) as writers:
                 ends_at = loop.time() + seconds
-                while loop.time() < ends_at and not wrong:
+                crashes = 0
+                while (loop.time() < ends_at or crashes < AT_LEAST) and not wrong:
+                    crashes += 1
                     writers.start()
                     kind = rng.choice(kinds)
                     if kind == "kill":

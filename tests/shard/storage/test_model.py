@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +264,13 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(options=RANGES | AFTER_RANGES)
     def read_each_prefix(self, options: dict[str, Any]) -> None:
+        """From both ends, with and without a limit."""
+
         def body(s: Storage) -> None:
-            for prefix in ALL_KEYS:
-                given = {**options, "prefix": prefix}
+            for prefix, limit, reverse in product(ALL_KEYS, (None, 1, 3), (False, True)):
+                given = {**options, "prefix": prefix, "reverse": reverse}
+                if limit is not None:
+                    given["limit"] = limit
                 expected = typed(select(self.model.data, given))
                 assert typed(list(outcome(s.list(given)).items())) == expected
                 assert typed(list(s.kv.list(given))) == expected
