@@ -6,28 +6,32 @@ the user who runs the cluster can look in. METRICS_PORT opens health and metrics
 * ``GET /health``: 200 if the process can do its work, else 503; a JSON object either way.
 * ``GET /metrics``: Prometheus' text format.
 * ``GET /status``: a JSON object for people and for ``limpet status``; on the Unix socket only.
+* ``POST /<command>``: what the process does for commands such as ``limpet backup``: a JSON object
+  in, one out; 409 with ``{"error": …}`` if it cannot. On the Unix socket only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from aiohttp import web
 
 from common import metrics
-from common.errors import ConfigError
+from common.errors import ConfigError, LimpetError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
-    from typing import TypeAlias
 
     from common.ownership import IndexedRole
 
     _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+AdminCommand: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, object]]]
+"""Takes what was asked and returns the answer; raises :class:`LimpetError` if it cannot."""
 
 _SHUTDOWN_TIMEOUT_S: Final = 0.5
 
@@ -53,6 +57,7 @@ class AdminServer:
         health: says whether the process can do its work.
         render_metrics: returns the metrics as text (``Metrics.render``).
         status: returns what there is to know; values JSON does not have are shown by ``str``.
+        commands: what else can be asked for, by name.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class AdminServer:
         health: Callable[[], Health],
         render_metrics: Callable[[], bytes],
         status: Callable[[], Mapping[str, object]],
+        commands: Mapping[str, AdminCommand] | None = None,
     ) -> None:
+        self._commands = commands or {}
         self._health = health
         self._render_metrics = render_metrics
         self._status = status
@@ -77,7 +84,7 @@ class AdminServer:
         Raises:
             ConfigError: the socket cannot be made.
         """
-        runner = await self._runner({"/status": self._get_status})
+        runner = await self._runner({"/status": self._get_status}, self._commands)
         try:
             path.unlink(missing_ok=True)  # noqa: ASYNC240 - one local system call at start-up
             await web.UnixSite(runner, path).start()
@@ -96,7 +103,7 @@ class AdminServer:
         Raises:
             ConfigError: the port is taken, or the address is not this machine's.
         """
-        runner = await self._runner({})
+        runner = await self._runner({}, {})
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
@@ -114,11 +121,15 @@ class AdminServer:
             self._path.unlink(missing_ok=True)
             self._path = None
 
-    async def _runner(self, more: Mapping[str, _Handler]) -> web.AppRunner:
+    async def _runner(
+        self, more: Mapping[str, _Handler], commands: Mapping[str, AdminCommand]
+    ) -> web.AppRunner:
         app = web.Application()
         routes = {"/health": self._get_health, "/metrics": self._get_metrics, **more}
         for route, handler in routes.items():
             app.router.add_get(route, handler)
+        for name, command in commands.items():
+            app.router.add_post(f"/{name}", partial(_run, command))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         self._runners.append(runner)
@@ -134,6 +145,18 @@ class AdminServer:
 
     async def _get_status(self, _request: web.Request) -> web.Response:
         return _json(self._status())
+
+
+async def _run(command: AdminCommand, request: web.Request) -> web.Response:
+    try:
+        asked = await request.json()
+        if not isinstance(asked, dict):
+            raise ValueError("a command is a JSON object")
+        return _json(await command(asked))
+    except LimpetError as error:
+        return _json({"error": str(error)}, status=409)
+    except (ValueError, KeyError, TypeError) as error:
+        return _json({"error": f"malformed command: {error!r}"}, status=400)
 
 
 def socket_path(run_dir: Path, role: IndexedRole, index: int) -> Path:

@@ -24,7 +24,7 @@ import structlog
 import uvloop
 
 from common import logs
-from common.admin import AdminServer, Health, socket_path
+from common.admin import AdminCommand, AdminServer, Health, socket_path
 from common.errors import ConfigError, HeldElsewhere, LimpetError
 from common.file_lock import FileLock
 from common.heap import keep_freed_memory
@@ -68,6 +68,9 @@ class Service(Protocol):
 
     def status(self) -> Mapping[str, object]:
         """What there is to know."""
+
+    def commands(self) -> Mapping[str, AdminCommand]:
+        """What can be asked of it: see :mod:`common.admin`."""
 
 
 MakeService = Callable[[Settings, int, Metrics], Service]
@@ -158,7 +161,12 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics(role, index)
     service = make(settings, index, metrics)
-    admin = AdminServer(health=service.health, render_metrics=metrics.render, status=service.status)
+    admin = AdminServer(
+        health=service.health,
+        render_metrics=metrics.render,
+        status=service.status,
+        commands=service.commands(),
+    )
     await admin.start(socket_path(settings.run_dir, role, index))
     try:
         starting = asyncio.ensure_future(service.start())

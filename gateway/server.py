@@ -12,7 +12,7 @@ from typing import Final, final
 
 import structlog
 
-from common.admin import Health
+from common.admin import AdminCommand, Health
 from common.clock import Clock, SystemClock
 from common.close_reasons import STOPPING
 from common.errors import ConfigError
@@ -131,6 +131,10 @@ class Gateway:
         """Fine while at least one shard is linked and it is not stopping."""
         detail = {"shards_up": self.router.shards_up, "stopping": self.context.stopping}
         return Health(self.router.shards_up > 0 and not self.context.stopping, detail)
+
+    def commands(self) -> Mapping[str, AdminCommand]:
+        """None."""
+        return {}
 
     def status(self) -> Mapping[str, object]:
         """Clients, and each shard's link."""

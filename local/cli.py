@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -142,6 +143,69 @@ def health(role: str | None, **flags: str | None) -> None:
     for complaint in wrong:
         click.echo(complaint, err=True)
     sys.exit(EXIT_FAILED if wrong else 0)
+
+
+_STORAGE_FLAGS = ("data_dir", "run_dir")
+
+
+@limpet.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@settings_options("supervisor", only=_STORAGE_FLAGS)
+def backup(folder: Path, **flags: str | None) -> None:
+    """Copy every object to the new folder DIR, while the cluster runs or not.
+
+    Each object's copy is a state between two of its commits, with all that was acknowledged before
+    this command began. Different objects are copied at different moments.
+    """
+    from local.backup import backup as back_up
+
+    made = back_up(load(flags), folder, _progress)
+    for complaint in made.damaged:
+        click.echo(f"damaged, left out: {complaint}", err=True)
+    click.echo(f"backed up {made.objects:,} objects ({made.bytes:,} bytes) to {folder}")
+    sys.exit(EXIT_FAILED if made.damaged else 0)
+
+
+@limpet.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--replace", is_flag=True, help="Put it in the place of the objects there are.")
+@settings_options("supervisor", only=_STORAGE_FLAGS)
+def restore(folder: Path, replace: bool, **flags: str | None) -> None:
+    """Put the backup in DIR into DATA_DIR; no cluster may run there.
+
+    All of it or nothing: the files are copied and compared first. What --replace replaces is kept
+    aside.
+    """
+    from local.restoring import restore as put_back
+
+    settings = load(flags)
+    about = put_back(settings, folder, _progress, replace_objects=replace)
+    click.echo(
+        f"restored {about.objects:,} objects, as of {about.began_at}, into {settings.data_dir}"
+    )
+
+
+@limpet.command()
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+@settings_options("supervisor", only=_STORAGE_FLAGS)
+def verify(folder: Path | None, **flags: str | None) -> None:
+    """Look at every file of DATA_DIR, while the cluster runs or not, or of the backup in DIR."""
+    from local.verification import verify_backup, verify_data
+
+    settings = load(flags)
+    if folder is None:
+        count, wrong = verify_data(settings, _progress)
+    else:
+        count, wrong = verify_backup(folder, _progress)
+    for complaint in wrong:
+        click.echo(f"error: {complaint}", err=True)
+    where = settings.data_dir if folder is None else folder
+    click.echo(f"looked at {count:,} objects in {where}: {len(wrong) or 'nothing'} wrong")
+    sys.exit(EXIT_FAILED if wrong else 0)
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @limpet.command("version")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NUMBERED_BY_SUPERVISOR = ("shard_index", "gateway_index")
 
 
-def settings_options(*roles: Role) -> Callable[[F], F]:
-    """Decorate a command with a flag for each setting that one of `roles` reads.
+def settings_options(*roles: Role, only: Sequence[str] = ()) -> Callable[[F], F]:
+    """Decorate a command with a flag for each setting that one of `roles` reads, or *only* some.
 
     The command gets them as keyword arguments named after the settings; those not given are None,
     so that `load` can tell them from the defaults.
@@ -27,6 +27,8 @@ def settings_options(*roles: Role) -> Callable[[F], F]:
     rows = [row for row in TABLE if set(row.spec.roles) & set(roles)]
     if "supervisor" in roles:
         rows = [row for row in rows if row.attribute not in _NUMBERED_BY_SUPERVISOR]
+    if only:
+        rows = [row for row in TABLE if row.attribute in only]
 
     def decorate(command: F) -> F:
         for row in reversed(rows):

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from common.admin import Health
+from common.admin import AdminCommand, Health
 from common.clock import SystemClock
 from common.link.unix import UnixTransport
 from common.membership import FixedMembership
@@ -21,10 +21,11 @@ from common.placement import ShardIndex
 from common.process import run_role
 from common.settings import Settings
 from common.wrangler import find_project
-from shard import app_output
+from shard import app_output, still
 from shard.app import App, load_app
 from shard.host import Shard
 from shard.lag import LagWatch
+from shard.still import refuse_half_restored
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class ShardService:
             HeldElsewhere: another process has one of the partitions.
         """
         settings = self._settings
+        refuse_half_restored(settings.data_dir)
         membership = FixedMembership(settings.shards)
         partitions = membership.placement.partitions_of(ShardIndex(self._index))
         generations = self._ownership.acquire(partitions)
@@ -135,6 +137,10 @@ class ShardService:
     def status(self) -> Mapping[str, object]:
         """See :meth:`Shard.status`."""
         return {} if self._shard is None else self._shard.status()
+
+    def commands(self) -> Mapping[str, AdminCommand]:
+        """What ``limpet backup`` and ``limpet verify`` ask for: see :mod:`shard.still`."""
+        return still.commands(lambda: None if self._shard is None else self._shard.storage)
 
     def _figure(self, name: str) -> float:
         return float(self.status().get(name, 0))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Final, Protocol, cast
 import apsw
 import structlog
 
+from common.errors import Unavailable
 from common.ids import ObjectId, Partition
 from common.settings import Settings
 from shard.storage.alarm_watch import AlarmWatch, NoAlarms
@@ -23,6 +24,7 @@ from shard.storage.database import Database
 from shard.storage.disk import Disk
 from shard.storage.history import History
 from shard.storage.layout import database_path
+from shard.storage.standstill import Standstills
 from shard.storage.syncer import Syncer
 
 log = structlog.get_logger(__name__)
@@ -89,6 +91,8 @@ class StorageEngine:
         self._loop = loop
         self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
         self._restoring: set[str] = set()
+        self._moving: dict[str, Partition] = {}
+        self._standstills = Standstills()
 
     @property
     def open_databases(self) -> int:
@@ -143,10 +147,20 @@ class StorageEngine:
             self.checkpoint(database, _nothing)
 
     def checkpoint(self, database: Database, done: Callable[[BaseException | None], None]) -> None:
-        """Move its log into the database, on a thread. No statement may be under way."""
+        """Move its log into the database, on a thread. No statement may be under way.
+
+        While its partition stands still it is put off.
+        """
+        if self.stands_still(database):
+            done(None)
+            if self._is_left(database):
+                self.close(database)
+            return
         database.lend()
+        self._moving[database.path] = database.right[0]
 
         def told(error: BaseException | None) -> None:
+            self._moving.pop(database.path, None)
             if error is not None:
                 log.warning("storage.checkpoint_failed", file=database.path, error=str(error))
             done(error)
@@ -154,6 +168,37 @@ class StorageEngine:
                 self.close(database)
 
         self.syncer.run(partial(database.checkpoint, self.now_ms()), told)
+
+    def stands_still(self, database: Database) -> bool:
+        """Its file must not be written to now: see :mod:`shard.storage.standstill`."""
+        return self._standstills.holds(database.right[0], self._loop.time())
+
+    async def begin_standstill(self, partition: Partition, seconds: float) -> str:
+        """Keep the databases of a partition from being written to; the token of the lease.
+
+        Raises:
+            Unavailable: the partition is another's.
+        """
+        generation = self.generation_of(partition)
+        if generation is None:
+            raise Unavailable(f"partition {partition} is not this process's")
+        token = self._standstills.begin(partition, generation, seconds, self._loop.time())
+        while partition in self._moving.values():  # noqa: ASYNC110 - rare, and short
+            await asyncio.sleep(0.002)
+        return token
+
+    def renew_standstill(self, token: str, seconds: float) -> bool:
+        """Let it go on; ``False`` if it has ended."""
+        now_s = self._loop.time()
+        return self._standstills.renew(token, self._generation_for(token), seconds, now_s)
+
+    def end_standstill(self, token: str) -> bool:
+        """End it; whether it had held until now."""
+        return self._standstills.end(token, self._generation_for(token), self._loop.time())
+
+    def _generation_for(self, token: str) -> int | None:
+        partition = self._standstills.partition_of(token)
+        return None if partition is None else self.generation_of(partition)
 
     def leave(self, database: Database) -> None:
         """Its object has left memory; :meth:`release` follows."""

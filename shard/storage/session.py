@@ -368,7 +368,10 @@ class StorageSession:
                 self._engine.release(database)
             return
         self.gate.settled(run)
-        if database.wal_bytes >= self._engine.settings.wal_checkpoint_bytes:
+        if (
+            database.wal_bytes >= self._engine.settings.wal_checkpoint_bytes
+            and not self._engine.stands_still(database)
+        ):
             self.checkpoint_wanted()
 
     def commit_if_open(self) -> None:
