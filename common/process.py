@@ -27,7 +27,7 @@ from common import logs
 from common.admin import AdminCommand, AdminServer, Health, socket_path
 from common.errors import ConfigError, HeldElsewhere, LimpetError
 from common.file_lock import FileLock
-from common.heap import keep_freed_memory
+from common.heap import keep_freed_memory, keep_start_objects
 from common.limits import raise_descriptor_limit
 from common.metrics import Metrics
 from common.ownership import IndexedRole, claim_index
@@ -106,6 +106,7 @@ def run_role(
                 prepare(settings)
         else:
             prepare(settings)
+        keep_start_objects()
         if standby:
             readiness.standby()
         index, lock = _claim(settings, role, count, wanted, waits=bool(standby))

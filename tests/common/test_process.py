@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from common.process import metrics_port
 from common.settings import Settings
 
@@ -15,3 +19,41 @@ def test_each_process_of_a_machine_has_a_metrics_port_of_its_own() -> None:
 
 def test_without_a_port_there_are_no_metrics_on_tcp() -> None:
     assert metrics_port(Settings.load({}), "shard", 5) == 0
+
+
+SERVICE = """
+import gc, sys
+from common.errors import ConfigError
+from common.process import run_role
+
+class Service:
+    def __init__(self, settings, index, metrics): pass
+    async def start(self):
+        print("passed by:", any(each is made for each in gc.get_objects()) is False)
+        raise ConfigError("that was all")
+    async def stop(self): pass
+    def health(self): pass
+    def status(self): return {}
+
+made = []
+def prepare(settings):
+    made.append([])
+
+sys.exit(run_role("shard", Service, prepare))
+"""
+
+
+def test_what_was_loaded_before_serving_is_passed_by_the_garbage_collector(tmp_path: Path) -> None:
+    environ = {"RUN_DIR": str(tmp_path / "run"), "DATA_DIR": str(tmp_path), "PATH": ""}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE],
+        cwd=root,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "passed by: True\n", done.stderr
+    assert done.returncode == 2
