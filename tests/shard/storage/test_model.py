@@ -120,6 +120,8 @@ async def run_block(s: Storage, target: Any, model: Model, block: Any) -> Model:
                 await asyncio.sleep(0)
         if fate == "rollback":
             txn.rollback()
+            assert typed(list(s.kv.list())) == typed(sorted(model.data.items()))
+            s.kv.put("after", 1)  # it belongs to what was rolled back
         if fate == "raise":
             raise Undo
 
