@@ -21,25 +21,20 @@ def test_without_a_port_there_are_no_metrics_on_tcp() -> None:
     assert metrics_port(Settings.load({}), "shard", 5) == 0
 
 
-SERVICE = """
+ROLE = """
 import gc, sys
 from common.errors import ConfigError
 from common.process import run_role
 
-class Service:
-    def __init__(self, settings, index, metrics): pass
-    async def start(self):
-        print("passed by:", any(each is made for each in gc.get_objects()) is False)
-        raise ConfigError("that was all")
-    async def stop(self): pass
-    def health(self): pass
-    def status(self): return {}
+def make(settings, index, metrics):
+    print("passed by:", not any(each is made for each in gc.get_objects()))
+    raise ConfigError("that was all")
 
 made = []
 def prepare(settings):
     made.append([])
 
-sys.exit(run_role("shard", Service, prepare))
+sys.exit(run_role("shard", make, prepare))
 """
 
 
@@ -47,7 +42,7 @@ def test_what_was_loaded_before_serving_is_passed_by_the_garbage_collector(tmp_p
     environ = {"RUN_DIR": str(tmp_path / "run"), "DATA_DIR": str(tmp_path), "PATH": ""}
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", SERVICE],
+        [sys.executable, "-c", ROLE],
         cwd=root,
         env=environ,
         capture_output=True,
