@@ -206,17 +206,22 @@ class SqlRunner:
         cursor.exec_trace = before
         try:
             cursor.execute(statement, bindings, can_cache=rules.knows(statement))
+            if rows.columns:
+                rows._cursor = cursor
+                if writes:
+                    rows.keep()
+                else:
+                    self._open.add(rows)
         except apsw.Error:
             if altering and connection.in_transaction:
                 database.run("ROLLBACK TO _cf_alter")
                 database.run("RELEASE _cf_alter")
             raise
-        if rows.columns:
-            rows._cursor = cursor
-            if writes:
-                rows.keep()
-            else:
-                self._open.add(rows)
+        except (UnicodeDecodeError, JsException):
+            # What it writes is written before its first row comes. Left open, it would keep the
+            # run from its commit for as long as the app holds the exception.
+            cursor.close(True)
+            raise
         if altering:
             self._check_names()
         if writes:

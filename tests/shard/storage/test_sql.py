@@ -164,6 +164,35 @@ def test_an_unread_returning_cursor_loses_nothing(home: Home) -> None:
     assert cursors[0].toArray() == [{"a": 1}, {"a": 2}]
 
 
+def test_text_that_is_not_utf_8(home: Home) -> None:
+    """Reading it is refused. Nothing else is harmed, not even the statement's own writes."""
+    bad = "CAST(x'ff41' AS TEXT)"
+
+    def body(s: Storage) -> Any:
+        s.kv.put("before", 1)
+        s.sql.exec("CREATE TABLE t (a)")
+        refused = []
+        for query in (
+            f"INSERT INTO t VALUES ('a'), ({bad}) RETURNING a",
+            f"INSERT INTO t VALUES ({bad}), ('b') RETURNING a",
+            f"SELECT {bad}",
+        ):
+            with pytest.raises(Exception, match=r"not valid UTF-8.*read it as a BLOB") as caught:
+                s.sql.exec(query).toArray()
+            refused.append(caught)
+        cursor = s.sql.exec("SELECT a FROM t")
+        assert cursor.next().value == {"a": "a"}
+        with pytest.raises(Exception, match="not valid UTF-8"):
+            cursor.next()
+        return refused
+
+    kept = home.run(body)
+    home.settle()
+    assert (home.lives, len(kept)) == (1, 3), "it was reset"
+    assert rows(home, "SELECT CAST(a AS BLOB) FROM t") == [[b"a"], [b"\xffA"], [b"\xffA"], [b"b"]]
+    assert home.run(lambda s: s.kv.get("before")) == 1
+
+
 def test_rows_read_and_written(home: Home) -> None:
     def body(s: Storage) -> Any:
         counts = []
