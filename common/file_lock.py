@@ -94,6 +94,24 @@ def try_lock(path: str | Path) -> FileLock | None:
     return FileLock(fd, os.fspath(path))
 
 
+def lock_waiting(path: str | Path) -> FileLock:
+    """Lock a file, made if need be; waits for other holders, who must hold it for moments only.
+
+    Raises:
+        ConfigError: the file cannot be opened or locked at all.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(fd)
+        raise _unusable(path, error) from error
+    return FileLock(fd, os.fspath(path))
+
+
 def holder(path: str | Path) -> str | None:
     """Return who wrote the file last, ``"pid 4711 on host-a"``; ``None`` if nobody can be named."""
     try:

@@ -14,7 +14,7 @@ from common.errors import HeldElsewhere
 from common.file_lock import FileLock, holder, make_folder, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from common.ids import Partition
@@ -38,6 +38,16 @@ class Ownership(Protocol):
 
         Raises:
             HeldElsewhere: another process holds one of them. Retryable.
+            ConfigError: the means of acquiring is out of order.
+        """
+
+    def take(self, partitions: Iterable[Partition]) -> Mapping[Partition, Generation]:
+        """Acquire those of ``partitions`` that nobody holds.
+
+        Returns:
+            The generation of each that was acquired now.
+
+        Raises:
             ConfigError: the means of acquiring is out of order.
         """
 
@@ -83,13 +93,22 @@ class FlockOwnership:
         try:
             for partition in wanted:
                 if partition not in self._locks:
-                    self._take(partition)
+                    if not self._lock(partition):
+                        raise self._held_elsewhere(partition)
                     taken.append(partition)
         except BaseException:
             for partition in taken:
                 self.release(partition)
             raise
         return {partition: self._generations[partition] for partition in wanted}
+
+    def take(self, partitions: Iterable[Partition]) -> Mapping[Partition, Generation]:
+        """See :meth:`Ownership.take`."""
+        return {
+            partition: self._generations[partition]
+            for partition in partitions
+            if partition not in self._locks and self._lock(partition)
+        }
 
     def release(self, partition: Partition) -> None:
         """See :meth:`Ownership.release`."""
@@ -105,24 +124,95 @@ class FlockOwnership:
         """See :meth:`Ownership.held`."""
         return dict(self._generations)
 
-    def _take(self, partition: Partition) -> None:
+    def _lock(self, partition: Partition) -> bool:
         # Strings, not pathlib: this runs up to 1,024 times while clients wait for their shard.
         folder = f"{os.fspath(self._data_dir)}/{partition:04d}"
-        path = f"{folder}/{LOCK_FILE}"
         if not os.path.isdir(folder):
             make_folder(self._data_dir / f"{partition:04d}")
-        lock = try_lock(path)
+        lock = try_lock(f"{folder}/{LOCK_FILE}")
         if lock is None:
-            raise HeldElsewhere(
-                f"partition {partition}",
-                holder=holder(path),
-                partition=partition,
-                hint=f"Does another cluster use DATA_DIR={self._data_dir} too? "
-                "Give each its own with --data-dir.",
-            )
+            return False
         generation = _advance(lock)
         self._locks[partition] = lock
         self._generations[partition] = generation
+        return True
+
+    def _held_elsewhere(self, partition: Partition) -> HeldElsewhere:
+        return HeldElsewhere(
+            f"partition {partition}",
+            holder=holder(self._data_dir / f"{partition:04d}" / LOCK_FILE),
+            partition=partition,
+            hint=f"Does another cluster use DATA_DIR={self._data_dir} too? "
+            "Give each its own with --data-dir.",
+        )
+
+
+@final
+class OwnershipTable:
+    """Who owns which partition, among the shards of one process: for clusters in one event loop.
+
+    Args:
+        numbers: where generations come from; by default each partition's begin with 1.
+    """
+
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        self.holders: dict[Partition, object] = {}
+        self._numbers = numbers
+        self._last: dict[Partition, int] = {}
+
+    def next_generation(self, partition: Partition) -> Generation:
+        """A higher one than the partition has ever had."""
+        number = self._last.get(partition, 0) + 1 if self._numbers is None else next(self._numbers)
+        self._last[partition] = number
+        return Generation(number)
+
+
+@final
+class MemoryOwnership:
+    """Ownership by an entry in a table that all the shards share.
+
+    Args:
+        table: of the cluster.
+        holder: whose entries these are, as it is named in errors.
+    """
+
+    def __init__(self, table: OwnershipTable, holder: object) -> None:
+        self._table = table
+        self._holder = holder
+        self._held: dict[Partition, Generation] = {}
+
+    def acquire(self, partitions: Iterable[Partition]) -> Mapping[Partition, Generation]:
+        """See :meth:`Ownership.acquire`."""
+        wanted = list(partitions)
+        for partition in wanted:
+            other = self._table.holders.get(partition)
+            if partition not in self._held and other is not None:
+                raise HeldElsewhere(f"partition {partition}", holder=str(other))
+        self.take(wanted)
+        return {partition: self._held[partition] for partition in wanted}
+
+    def take(self, partitions: Iterable[Partition]) -> Mapping[Partition, Generation]:
+        """See :meth:`Ownership.take`."""
+        taken: dict[Partition, Generation] = {}
+        for partition in partitions:
+            if partition not in self._table.holders:
+                self._table.holders[partition] = self._holder
+                taken[partition] = self._table.next_generation(partition)
+        self._held.update(taken)
+        return taken
+
+    def release(self, partition: Partition) -> None:
+        """See :meth:`Ownership.release`."""
+        if self._held.pop(partition, None) is not None:
+            del self._table.holders[partition]
+
+    def generation(self, partition: Partition) -> Generation | None:
+        """See :meth:`Ownership.generation`."""
+        return self._held.get(partition)
+
+    def held(self) -> Mapping[Partition, Generation]:
+        """See :meth:`Ownership.held`."""
+        return dict(self._held)
 
 
 def claim_index(

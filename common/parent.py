@@ -21,6 +21,9 @@ PARENT_FD = "PARENT_FD"
 """The environment variable that names the descriptor."""
 
 
+_supervised = False
+
+
 def follow_parent(environ: MutableMapping[str, str], *, grace_s: float) -> threading.Thread | None:
     """Arrange for this process to end when the process that started it has ended.
 
@@ -40,9 +43,16 @@ def follow_parent(environ: MutableMapping[str, str], *, grace_s: float) -> threa
     text = environ.pop(PARENT_FD, None)
     if text is None:
         return None
+    global _supervised
+    _supervised = True
     fd = int(text)
     os.set_inheritable(fd, False)
     return watch(fd, lambda: _stop_then_end(grace_s))
+
+
+def is_supervised() -> bool:
+    """Whether a supervisor has started this process, and starts it again when it dies."""
+    return _supervised
 
 
 def watch(fd: int, ended: Callable[[], None]) -> threading.Thread:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ShardIndex = NewType("ShardIndex", int)
 """The number of a shard, 0..SHARDS-1."""
 
+MAX_SHARDS: Final = 256
+"""How many there may be."""
+
 _WEIGHTS: Final = struct.Struct(f">{PARTITION_COUNT}Q")
 
 

@@ -32,6 +32,7 @@ from common.limits import raise_descriptor_limit
 from common.metrics import Metrics
 from common.ownership import IndexedRole, claim_index
 from common.parent import PARENT_FD, follow_parent
+from common.placement import MAX_SHARDS
 from common.readiness import Readiness
 from common.settings import Settings
 from common.slow_start import watch_import
@@ -99,7 +100,7 @@ def run_role(
         follow_parent(os.environ, grace_s=settings.stop_timeout_s)
         raise_descriptor_limit()
         keep_freed_memory()
-        count = settings.shards if role == "shard" else settings.gateways
+        count = MAX_SHARDS if role == "shard" else settings.gateways
         wanted = settings.shard_index if role == "shard" else settings.gateway_index
         if supervised:
             with watch_import(PREPARE_PATIENCE_S, settings.app, partial(_say_slow, readiness)):

@@ -230,6 +230,14 @@ class Settings:
         roles=_SHARD,
         help="How long a shard that starts waits for all gateways to hand held sockets back.",
     )
+    leave_timeout_s: float = setting(
+        10.0,
+        lo=0.1,
+        hi=3600,
+        section="Sockets",
+        roles=_SHARD,
+        help="How long a shard without a supervisor may be away before others take its objects.",
+    )
     drain_timeout_s: float = setting(
         5.0,
         lo=0,
@@ -595,9 +603,9 @@ def _check_together(settings: Settings) -> None:
             raise _conflict(settings, size, relation, "link_max_batch_bytes")
     if settings.max_message_bytes > settings.partial_total_bytes:
         raise _conflict(settings, "max_message_bytes", "is more than", "partial_total_bytes")
-    for index, count in (("shard_index", "shards"), ("gateway_index", "gateways")):
-        if getattr(settings, index) >= getattr(settings, count):
-            raise _conflict(settings, index, "must be less than", count)
+    # A shard's number may be beyond SHARDS: that is how many there are at first.
+    if settings.gateway_index >= settings.gateways:
+        raise _conflict(settings, "gateway_index", "must be less than", "gateways")
     socket = os.fsencode(settings.run_dir / _LONGEST_SOCKET_NAME)
     if (excess := len(socket) - UNIX_PATH_MAX_BYTES) > 0:
         raise ConfigError(

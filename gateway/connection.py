@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
         "heard_at",
         "id",
         "out",
+        "partition",
         "slot",
         "transport",
     )
@@ -115,6 +116,8 @@ class Connection(asyncio.Protocol):
         """Writing needs a look at the state first: it is closing, or the client reads slowly."""
         self.forwarded_seq = 0
         """Number of the batch with this client's last frame: not handled while unacknowledged."""
+        self.partition = -1
+        """Of its object; -1 if the other end is no object's."""
         self.slot = 0
         self._home = home
         self._phase = Phase.OPEN

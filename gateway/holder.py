@@ -7,7 +7,7 @@ away or drains: it has no session, so frames come to :meth:`Holder.keep`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -21,12 +21,13 @@ from common.link.records import (
     AUTO_RESPONSE,
     CLOSED,
     DRAINED,
+    HALTED,
     Record,
 )
 from gateway.connection import PAUSED_BY_HOLD, PAUSED_BY_SHARD, TRY_AGAIN_LATER
 from gateway.deadlines import TICK_S
 from gateway.frames import LARGE_TEXT, encode_message
-from gateway.holding import Action, Cause, Do, Hold, Holding, Home
+from gateway.holding import Action, Cause, Do, Hold, Holding, Home, Phase
 
 if TYPE_CHECKING:
     from common.link.session import LinkSession
@@ -65,7 +66,7 @@ class Holder:
 
     def __init__(self, relay: Relay, context: Context, changed: Callable[[], None]) -> None:
         self.context = context
-        self.holding = Holding(context.hold_budget)
+        self.holding = Holding(context.hold_budget, lambda: context.deadlines.now_s)
         self._relay = relay
         self._changed = changed
         self._patience = Alarm(self._expire)
@@ -79,25 +80,67 @@ class Holder:
 
     # --- the shard -----------------------------------------------------------------------------
 
-    def linked(self, *, anew: bool) -> None:
-        """A link is up.
+    def linked(self, owned: Collection[int], *, anew: bool) -> None:
+        """A link is up; :meth:`hand_back` follows.
 
         Args:
+            owned: the partitions that the shard has.
             anew: to a process that has not seen these connections.
         """
         if not anew:
             # It has told its objects that all clients of the lost link are gone.
-            for hold in self.holding.abandon():
+            for hold in self.holding.abandon(owned):
                 self._close(hold, RESTARTED, RESTARTED_TEXT)
         self.holding.step(Cause.LINKED)
+
+    def hand_back(self, partitions: Collection[int]) -> None:
+        """Send the records of these partitions' connections, and that there are no more."""
+        self.holding.taken(partitions)
         self.pump()
 
-    def serving(self) -> None:
-        """The shard takes events: what has waited goes first."""
-        self.holding.step(Cause.SERVING)
-        self.context.deadlines.cancel(self._patience)
+    def serving(self, partitions: Collection[int]) -> None:
+        """The shard takes events of these: what has waited goes first."""
+        was_serving = self.is_serving
+        self.holding.serving(partitions)
+        if not was_serving:
+            self._forward_early()
         self.pump()
-        self._changed()
+        if not was_serving:
+            self._changed()
+
+    def halt(self, link: Link, partitions: Collection[int]) -> None:
+        """These are to leave the shard: send nothing more for them."""
+        self.holding.halt(partitions)
+        for connection in self._relay.connections.values():
+            if connection.partition in partitions:
+                connection.move(self)
+        link.send([HALTED, partitions])
+        self._watch()
+
+    def given(self, partitions: Collection[int], unhandled: Container[int]) -> None:
+        """These have left the shard, and their connections wait for another one."""
+        doubtful = self.holding.given(partitions, unhandled)
+        for hold in doubtful:
+            self._close(hold, RESTARTED, RESTARTED_TEXT)
+        if doubtful:
+            log.info("partitions.doubtful_closed", shard=self._relay.shard, closed=len(doubtful))
+
+    def part(self, partitions: Collection[int]) -> list[tuple[Hold, Connection | None]]:
+        """Part with the connections of these, for :meth:`receive` of the holder that gets them."""
+        return [
+            (hold, self._relay.part(hold.number))
+            for hold in self.holding.part(frozenset(partitions))
+        ]
+
+    def receive(self, parted: list[tuple[Hold, Connection | None]]) -> None:
+        """Take in what another holder has parted with."""
+        for hold, connection in parted:
+            self.holding.receive([hold])
+            if connection is not None:
+                self._relay.connections[connection.id] = connection
+                connection.forwarded_seq = 0
+                connection.move(self)
+        self._watch()
 
     def drain(self, link: Link) -> None:
         """The shard stops: send it nothing more."""
@@ -105,7 +148,14 @@ class Holder:
         for connection in self._relay.connections.values():
             connection.move(self)
         link.send([DRAINED])
+        self._watch()
         self._changed()
+
+    def _forward_early(self) -> None:
+        """Let go those that were attached before we knew that the shard serves."""
+        for number in list(self._relay.connections):
+            if number not in self.holding.holds and self._relay.session is not None:
+                self._forward(self._relay.session, number, self.holding.take_early(number))
 
     def lost(self, session: LinkSession, unsettled: dict[int, int]) -> None:
         """The link is gone: hold what has lost nothing, close the rest."""
@@ -145,9 +195,7 @@ class Holder:
                 regular_closed=closed,
                 doubtful_closed=len(doubtful),
             )
-        if self.holding.holds and not self._patience.slot:
-            wait_s = self.context.settings.hold_timeout_s
-            self.context.deadlines.set(self._patience, self.context.deadlines.now_s + wait_s)
+        self._watch()
 
     def pump(self) -> None:
         """Send what is planned, as far as there is credit."""
@@ -158,16 +206,18 @@ class Holder:
             step = next(self.holding.plan, None)
             if step is None:
                 return
-            self._carry_out(link, step.do, step.hold, step.frames)
+            self._carry_out(link, step.do, step.hold, step.frames, step.partitions)
 
     def stop(self) -> None:
         """The gateway is at its end."""
         for alarm in (self._patience, self._answers):
             self.context.deadlines.cancel(alarm)
 
-    def _carry_out(self, link: Link, do: Do, hold: Hold | None, frames: list[Any]) -> None:
+    def _carry_out(
+        self, link: Link, do: Do, hold: Hold | None, frames: list[Any], partitions: list[int]
+    ) -> None:
         if hold is None:
-            link.send([ADOPTED])
+            link.send([ADOPTED, partitions])
         elif do is Do.AUTO:
             link.send([AUTO_RESPONSE, hold.object.address, *(hold.object.auto or (None, None))])
         elif do is Do.ADOPT:
@@ -186,31 +236,42 @@ class Holder:
                 len(data or b""),
             )
         elif do is Do.FORWARD:
-            self._forward(link.session, hold, frames)
+            self._forward(link.session, hold.number, frames)
         else:
             assert hold.end is not None
             link.send([CLOSED, hold.number, *hold.end])
             hold.end_seq = link.session.filling_seq
 
-    def _forward(self, session: LinkSession, hold: Hold, frames: list[Any]) -> None:
+    def _forward(self, session: LinkSession, number: int, frames: list[Any]) -> None:
         for kind, value in frames:
             if kind == LARGE_TEXT:
-                session.blob(hold.number, value, True)
+                session.blob(number, value, True)
             else:
-                session.unicast(hold.number, value)
-        connection = self._relay.connections.get(hold.number)
+                session.unicast(number, value)
+        connection = self._relay.connections.get(number)
         if connection is not None:
             if frames:
                 connection.forwarded_seq = session.filling_seq
             connection.move(self._relay)
             connection.resume(PAUSED_BY_HOLD)
 
+    def _watch(self) -> None:
+        """Look again when the one that waits longest has waited too long."""
+        if self._patience.slot:
+            return
+        since_s = self.holding.oldest_wait_s
+        if since_s is not None:
+            wait_s = self.context.settings.hold_timeout_s
+            self.context.deadlines.set(self._patience, since_s + wait_s)
+
     def _expire(self) -> None:
-        expired = self.holding.expire()
+        now_s = self.context.deadlines.now_s
+        expired = self.holding.expire(now_s - self.context.settings.hold_timeout_s)
         for hold in expired:
             self._close(hold, TRY_AGAIN_LATER, AWAY_TEXT)
         if expired:
             log.error("shard.away_too_long", shard=self._relay.shard, closed=len(expired))
+        self._watch()
 
     def _close(self, hold: Hold, code: int, reason: str) -> None:
         connection = self._relay.connections.get(hold.number)
@@ -228,8 +289,12 @@ class Holder:
         """``HOLD``: the object of a connection may come and go."""
         _, number, address, tags, attachment, order = record
         connection = self._relay.connections.get(number)
+        if connection is None and not self.holding.has_ended_early(number):
+            return
+        hold = self.holding.hold(number, address, tags, attachment, order)
+        if hold.phase is Phase.WAITING:
+            self._watch()
         if connection is not None:
-            hold = self.holding.hold(number, address, tags, attachment, order)
             connection.auto = _encoded(hold.object.auto)
 
     def attachment(self, record: Record) -> None:
@@ -262,7 +327,7 @@ class Holder:
 
     def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
         """See :class:`gateway.connection.Home`."""
-        self._relay.closed(connection, code, reason, was_clean)
+        self._relay.closed(connection, code, reason, was_clean, withheld=True)
 
     def release(self, connection: Connection) -> None:
         """See :class:`gateway.connection.Home`."""

@@ -8,7 +8,7 @@ see :mod:`gateway.holding`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
 import structlog
@@ -30,6 +30,8 @@ from common.link.records import (
     DRAIN,
     FAILED,
     FRAMES,
+    GIVEN,
+    HALT,
     HOLD,
     PAUSE,
     REQUEST,
@@ -37,6 +39,7 @@ from common.link.records import (
     RESUME,
     SERVING,
     SETTLED,
+    TAKEN,
     UNSETTLED,
     Record,
 )
@@ -77,6 +80,19 @@ class Requester(Protocol):
         """*count* bytes of the request's body have been consumed."""
 
 
+class Moved(Protocol):
+    """Is told which partitions come to a shard, and go."""
+
+    def took(self, shard: int, partitions: Collection[int], *, always: bool = False) -> None:
+        """The shard has taken these; with *always*, it is to be answered even about none."""
+
+    def gave(self, shard: int, partitions: Collection[int]) -> None:
+        """The shard has let these go."""
+
+    def lost(self, shard: int) -> None:
+        """The shard is gone, and whatever it had."""
+
+
 class Relay:
     """One shard as the gateway sees it. It is the :class:`LinkHandler` of that shard's links.
 
@@ -85,6 +101,7 @@ class Relay:
         context: of this gateway.
         changed: called whenever the shard goes up or down.
         abandon: called with the address of a socket whose client is gone.
+        moved: told of partitions that the shard has taken, and of those that it has let go.
     """
 
     def __init__(
@@ -93,6 +110,7 @@ class Relay:
         context: Context,
         changed: Callable[[], None],
         abandon: Callable[[list[int]], None],
+        moved: Moved,
     ) -> None:
         self.shard = shard
         self.context = context
@@ -111,6 +129,7 @@ class Relay:
         """How many links have been up."""
         self._changed = changed
         self._abandon = abandon
+        self._moved = moved
         self._congesting: set[Connection] = set()
         self._handlers: Final[dict[int, Callable[[Record], None]]] = {
             CLOSE: self._close,
@@ -121,7 +140,10 @@ class Relay:
             HOLD: self.holder.hold,
             ATTACHMENT: self.holder.attachment,
             AUTO_RESPONSE: self.holder.auto_response,
-            SERVING: lambda record: self.holder.serving(),
+            SERVING: lambda record: self.holder.serving(record[1]),
+            TAKEN: lambda record: self._moved.took(self.shard, record[1]),
+            HALT: lambda record: self.holder.halt(self.link, record[1]),  # type: ignore[arg-type]
+            GIVEN: self._given,
             DRAIN: lambda record: self.holder.drain(self.link),  # type: ignore[arg-type]
             RESPONSE: self._response,
             FAILED: self._failed,
@@ -181,13 +203,26 @@ class Relay:
         """That request is over."""
         self.requests.pop(request_id, None)
 
-    def attach(self, connection: Connection, socket_id: int, generation: int) -> None:
+    def attach(self, connection: Connection, socket_id: int, partition: int) -> None:
         """Make a client's connection the other end of a socket on this shard."""
         assert self.link is not None
         self.connections[connection.id] = connection
-        self.link.send([ATTACH, socket_id, connection.id, generation])
-        if not self.is_up:  # the request was the last one before it drains
+        connection.partition = partition
+        self.link.send([ATTACH, socket_id, connection.id, partition])
+        # The request may have been the last one before the shard or the partition leaves.
+        if not self.is_up or partition in self._holding.halting:
             connection.move(self.holder)
+
+    def part(self, number: int) -> Connection | None:
+        """Another relay is to have that connection."""
+        connection = self.connections.pop(number, None)
+        self.unsettled.pop(number, None)
+        if connection is not None and connection in self._congesting:
+            self._congesting.discard(connection)
+            connection.resume(PAUSED_BY_LINK)
+        if connection is not None:
+            connection.resume(PAUSED_BY_SHARD)
+        return connection
 
     def orphan(self, connection: Connection) -> None:
         """Part from a connection: it is being closed, and nobody is told."""
@@ -196,11 +231,11 @@ class Relay:
         self._orphans.take(connection)
 
     def abandon(
-        self, socket_id: int, generation: int, connection_id: int, code: int, reason: str
+        self, socket_id: int, partition: int, connection_id: int, code: int, reason: str
     ) -> None:
         """Tell the object of a socket that its client was gone before it could be attached."""
         if self.link is not None:
-            self.link.send([ATTACH, socket_id, connection_id, generation])
+            self.link.send([ATTACH, socket_id, connection_id, partition])
             self.link.send([CLOSED, connection_id, code, reason, False])
 
     # --- Home, for connections -----------------------------------------------------------------
@@ -211,9 +246,18 @@ class Relay:
             self._congesting.add(connection)
             connection.pause(PAUSED_BY_LINK)
 
-    def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
-        """See :class:`gateway.connection.Home`."""
-        tell = self._holding.closed(connection.id, (code, reason, was_clean))
+    def closed(
+        self,
+        connection: Connection,
+        code: int,
+        reason: str,
+        was_clean: bool,
+        *,
+        withheld: bool = False,
+    ) -> None:
+        """See :class:`gateway.connection.Home` and :meth:`gateway.holding.Holding.closed`."""
+        end = (code, reason, was_clean)
+        tell = self._holding.closed(connection.id, end, withheld=withheld)
         if tell and self.link is not None:
             self.link.send([CLOSED, connection.id, code, reason, was_clean])
             hold = self._holding.holds.get(connection.id)
@@ -245,7 +289,8 @@ class Relay:
         self.links += 1
         log.info("shard.linked", shard=self.shard, instance=peer.instance)
         anew, self._instance = self._instance != peer.instance, peer.instance
-        self.holder.linked(anew=anew)
+        self.holder.linked(peer.generations, anew=anew)
+        self._moved.took(self.shard, peer.generations, always=True)
 
     def link_records(self, link: Link, records: list[Record]) -> None:
         """Hand out what has come; what is for one client goes out in one write."""
@@ -293,7 +338,13 @@ class Relay:
             requester.refused(unavailable("ERROR: The shard that worked on this request is gone."))
         self.holder.lost(link.session, self.unsettled)
         self.unsettled.clear()
+        self._moved.lost(self.shard)
         self._changed()
+
+    def _given(self, record: Record) -> None:
+        _, partitions, unhandled = record
+        self.holder.given(frozenset(partitions), frozenset(unhandled))
+        self._moved.gave(self.shard, partitions)
 
     # --- from the shard: frames ----------------------------------------------------------------
 

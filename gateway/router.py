@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, final
 
 import structlog
@@ -19,6 +19,7 @@ from common.membership import Membership
 from gateway.connection import LOST_CODE
 from gateway.context import Context
 from gateway.lobby import Lobby
+from gateway.moves import Moves
 from gateway.relay import Relay
 
 log = structlog.get_logger(__name__)
@@ -59,16 +60,18 @@ class Router:
             max_batch_bytes=settings.link_max_batch_bytes,
             generations={},
         )
-        self._relays = {
-            int(shard): Relay(int(shard), context, self._changed, self.abandon)
-            for shard in sorted(membership.shards)
-        }
+        self._membership = membership
+        self._relays: dict[int, Relay] = {}
+        self._moves = Moves()
         self.lobby = Lobby()
         self._up: list[Relay] = []
         self._next = 0
         self._linked = asyncio.Event()
         self._all_linked = asyncio.Event()
-        self._dialers: list[LinkDialer] = []
+        self._dialers: dict[int, LinkDialer] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._running = False
+        self._follow()
 
     @property
     def relays(self) -> Mapping[int, Relay]:
@@ -103,21 +106,10 @@ class Router:
     # --- life ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to dial."""
-        settings = self._context.settings
-        for shard, relay in self._relays.items():
-            dialer = LinkDialer.with_backoff(
-                f"shard-{shard}",
-                self._transport,
-                self._hello,
-                relay,
-                minimum_s=settings.link_reconnect_min_s,
-                maximum_s=settings.link_reconnect_max_s,
-                rng=self._rng,
-                prompt_acks=False,
-            )
-            self._dialers.append(dialer)
-            dialer.start()
+        """Begin to dial, and follow the membership."""
+        self._running = True
+        self._membership.subscribe(self._follow)
+        self._follow()
 
     async def wait_linked(self) -> None:
         """Until every shard can be reached, or one can and the others keep us waiting too long."""
@@ -128,9 +120,79 @@ class Router:
 
     async def close(self) -> None:
         """Dial no more, and end all links."""
-        dialers, self._dialers = self._dialers, []
-        for dialer in dialers:
+        self._running = False
+        dialers, self._dialers = self._dialers, {}
+        for dialer in dialers.values():
             await dialer.close(LinkDown("the gateway stops"))
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    # --- Moved, for relays ---------------------------------------------------------------------
+
+    def took(self, shard: int, partitions: Collection[int], *, always: bool = False) -> None:
+        """See :class:`gateway.relay.Moved`."""
+        ready = self._moves.took(shard, partitions)
+        if ready or always:
+            self._hand_over(shard, ready)
+
+    def gave(self, shard: int, partitions: Collection[int]) -> None:
+        """See :class:`gateway.relay.Moved`."""
+        for taker, ready in self._moves.gave(shard, partitions).items():
+            self._hand_over(taker, ready)
+
+    def lost(self, shard: int) -> None:
+        """See :class:`gateway.relay.Moved`."""
+        for taker, ready in self._moves.lost(shard).items():
+            self._hand_over(taker, ready)
+        self._follow()
+
+    def _hand_over(self, taker: int, partitions: Collection[int]) -> None:
+        """All that wait for objects of these partitions are that shard's now."""
+        holder = self._relays[taker].holder
+        for shard, relay in self._relays.items():
+            if shard != taker and relay.holder.holding.holds:
+                holder.receive(relay.holder.part(partitions))
+        holder.hand_back(partitions)
+
+    # --- which shards there are ----------------------------------------------------------------
+
+    def _follow(self) -> None:
+        members = self._membership.shards
+        for shard in sorted(members):
+            if shard not in self._relays:
+                self._relays[shard] = Relay(shard, self._context, self._changed, self.abandon, self)
+            if self._running and shard not in self._dialers:
+                self._dial(shard, self._relays[shard])
+        for gone in [each for each in self._relays if each not in members]:
+            relay = self._relays[gone]
+            if relay.link is None and not relay.connections and not relay.holder.holding.holds:
+                self._forget(gone)
+        self._changed()
+
+    def _dial(self, shard: int, relay: Relay) -> None:
+        settings = self._context.settings
+        dialer = self._dialers[shard] = LinkDialer.with_backoff(
+            f"shard-{shard}",
+            self._transport,
+            self._hello,
+            relay,
+            minimum_s=settings.link_reconnect_min_s,
+            maximum_s=settings.link_reconnect_max_s,
+            rng=self._rng,
+            prompt_acks=False,
+        )
+        dialer.start()
+
+    def _forget(self, shard: int) -> None:
+        self._relays.pop(shard).holder.stop()
+        dialer = self._dialers.pop(shard, None)
+        if dialer is not None:
+            # In a task of its own: the dialer's cannot end itself while it reports to us.
+            closing = asyncio.get_running_loop().create_task(
+                dialer.close(LinkDown("that shard is not a member any more"))
+            )
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        log.info("shard.left", shard=shard)
 
     def _changed(self) -> None:
         self._up = [relay for relay in self._relays.values() if relay.is_up]
@@ -139,5 +201,5 @@ class Router:
             self.lobby.open()
         else:
             self._linked.clear()
-        if len(self._up) == len(self._relays):
+        if self._up and len(self._up) == len(self._relays):
             self._all_linked.set()

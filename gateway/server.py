@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.heap import give_back_freed_memory
 from common.link.transport import Transport
 from common.link.unix import UnixTransport
-from common.membership import FixedMembership, Membership
+from common.membership import FileMembership, Membership
 from common.metrics import Metrics
 from common.settings import Settings
 from gateway.connection import Connection
@@ -48,7 +48,7 @@ class Gateway:
         index: which gateway this is.
         metrics: where it counts.
         transport: makes the links; by default over Unix sockets in RUN_DIR.
-        membership: which shards there are; by default SHARDS of them.
+        membership: which shards there are; by default those that RUN_DIR says.
         clock: where time comes from.
         rng: source of jitter.
     """
@@ -68,11 +68,13 @@ class Gateway:
         self.context = Context(
             settings, clock or SystemClock(), metrics, _max_connections(settings)
         )
+        self._membership = FileMembership(settings.run_dir, settings.shards)
+        self._follows_file = membership is None
         self.router = Router(
             index,
             self.context,
             transport or UnixTransport(settings.run_dir),
-            membership or FixedMembership(settings.shards),
+            membership or self._membership,
             rng or random.Random(),  # noqa: S311 - jitter, not secrets
         )
         self._servers: list[asyncio.Server] = []
@@ -122,6 +124,7 @@ class Gateway:
                 http.drop()
             for connection in self._connections():
                 connection.drop()
+            self._membership.stop()
             await self.router.close()
             if self._ticker is not None:
                 self._ticker.cancel()
@@ -159,6 +162,8 @@ class Gateway:
 
     def run(self) -> None:
         """Dial the shards and let time pass, without listening."""
+        if self._follows_file:
+            self._membership.start()
         self.router.start()
         self._tick()
 

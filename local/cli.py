@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from common.errors import ConfigError, LimpetError
+from common.placement import MAX_SHARDS
 from common.settings import Settings
 from local.options import load, settings_options
 from local.processes import with_import_path
@@ -95,6 +96,20 @@ def reload(**flags: str | None) -> None:
     from local.control import ask
 
     ask(load(flags).run_dir, {"command": "reload"}, click.echo)
+
+
+@limpet.command()
+@click.argument("shards", type=click.IntRange(1, MAX_SHARDS))
+@settings_options("supervisor", only=("run_dir",))
+def scale(shards: int, **flags: str | None) -> None:
+    """Have SHARDS shards while the cluster runs; clients of held sockets stay connected.
+
+    Only the partitions that must move do. Connections that an object holds by `accept()` end when
+    it moves (1012). The number lasts until the cluster stops: `limpet up` starts SHARDS again.
+    """
+    from local.control import ask
+
+    ask(load(flags).run_dir, {"command": "scale", "shards": shards}, click.echo)
 
 
 @limpet.command()

@@ -23,7 +23,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,12 +32,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from common.clock import Clock
-from common.ids import Partition
 from common.link.memory import MemoryNetwork, MemoryTransport, connect
-from common.membership import FixedMembership
+from common.membership import LocalMembership
 from common.metrics import Metrics
-from common.ownership import Generation
-from common.placement import ShardIndex
+from common.ownership import MemoryOwnership, OwnershipTable
 from common.settings import Settings
 from common.wrangler import find_project
 from gateway.server import Gateway
@@ -47,6 +45,8 @@ from shard.app import load_app
 from shard.host import Shard
 
 BASE_URL = "http://limpet.test"
+SETTLE_LOOK_S = 0.001
+"""How often to look whether a change of the shards is through."""
 
 
 class LoopClock:
@@ -76,27 +76,6 @@ class LoopClock:
 
 _generations = itertools.count(1)
 """Of all clusters of this process: one may begin in the DATA_DIR of another."""
-
-
-class MemoryOwnership:
-    """Who owns which partition, among the shards of one event loop."""
-
-    def __init__(self) -> None:
-        self._holders: dict[Partition, int] = {}
-
-    def acquire(self, shard: int, partitions: Iterable[Partition]) -> dict[Partition, Generation]:
-        """Take partitions that nobody holds; each gets a higher generation than ever before."""
-        taken: dict[Partition, Generation] = {}
-        for partition in partitions:
-            assert partition not in self._holders, f"partition {partition} has two owners"
-            self._holders[partition] = shard
-            taken[partition] = Generation(next(_generations))
-        return taken
-
-    def release(self, shard: int) -> None:
-        """Let go of everything that a shard holds."""
-        for partition in [each for each, owner in self._holders.items() if owner == shard]:
-            del self._holders[partition]
 
 
 class Cluster(ClusterObjects):
@@ -140,8 +119,9 @@ class Cluster(ClusterObjects):
         self.shards: dict[int, Shard] = {}
         self.gateways: dict[int, Gateway] = {}
         self._rng = random.Random(seed)  # noqa: S311 - reproducible jitter
-        self._membership = FixedMembership(shards)
-        self._ownership = MemoryOwnership()
+        self._membership = LocalMembership(range(shards))
+        self._owners = OwnershipTable(_generations)
+        self._ownerships: dict[int, MemoryOwnership] = {}
         self._lines: list[MemoryTransport] = []
         self._next_gateway = 0
         self._real_time: tuple[Callable[[], float], Callable[[], int]] | None = None
@@ -201,14 +181,14 @@ class Cluster(ClusterObjects):
 
     async def start_shard(self, index: int) -> None:
         """Start a shard; the gateways find it by themselves."""
-        partitions = self._membership.placement.partitions_of(ShardIndex(index))
+        ownership = self._ownerships[index] = MemoryOwnership(self._owners, f"shard {index}")
         shard = Shard(
             index,
             self._app,
             self.settings,
             self.network,
             self._membership,
-            self._ownership.acquire(index, partitions),
+            ownership,
             self.clock,
             self._rng,
         )
@@ -218,7 +198,25 @@ class Cluster(ClusterObjects):
     async def stop_shard(self, index: int) -> None:
         """Stop a shard in good order."""
         await self.shards.pop(index).stop()
-        self._ownership.release(index)
+        self._release(index)
+
+    async def scale(self, shards: int) -> None:
+        """Have so many shards; returns when every partition is at home where it should be."""
+        for index in range(shards):
+            if index not in self.shards:
+                await self.start_shard(index)
+        self._membership.change(range(shards))
+        while not all(  # noqa: ASYNC110 - hand-off takes many turns
+            shard.hand_off.settled for shard in self.shards.values()
+        ):
+            await asyncio.sleep(SETTLE_LOOK_S)
+        for index in [each for each in self.shards if each >= shards]:
+            await self.stop_shard(index)
+
+    def _release(self, index: int) -> None:
+        ownership = self._ownerships.pop(index)
+        for partition in ownership.held():
+            ownership.release(partition)
 
     async def crash_shard(self, index: int) -> None:
         """End a shard as kill -9 does: nothing that it had to say gets out any more."""
@@ -228,7 +226,7 @@ class Cluster(ClusterObjects):
             one.cut(ConnectionResetError("the process is gone"))
             other.cut()
         await shard.kill()
-        self._ownership.release(index)
+        self._release(index)
 
     def open_line(self, client: asyncio.Protocol, gateway: int | None = None) -> MemoryTransport:
         """Connect a client's protocol to a gateway; its end of the line.

@@ -37,6 +37,11 @@ class Control:
         self._server: asyncio.AbstractServer | None = None
         self._busy = asyncio.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """A command is under way."""
+        return self._busy.locked()
+
     async def start(self, run_dir: Path) -> None:
         """Listen; the socket is for this user only, as its folder is."""
         path = run_dir / SOCKET_NAME

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.admin import socket_path
 from common.file_lock import holder
 
 ANSWER_TIMEOUT_S = 3.0
@@ -95,3 +96,14 @@ def _get(path: Path, target: str) -> tuple[int, dict[str, object]]:
         response = connection.getresponse()
         said = json.loads(response.read())
         return response.status, said if isinstance(said, dict) else {}
+
+
+def shard_states(run_dir: Path, shards: Iterable[int]) -> dict[int, dict[str, object]]:
+    """Ask shards for their figures; those of one that does not answer are empty."""
+    states: dict[int, dict[str, object]] = {}
+    for index in shards:
+        try:
+            states[index] = _get(socket_path(run_dir, "shard", index), "/status")[1]
+        except (OSError, http.client.HTTPException, ValueError):
+            states[index] = {}
+    return states

@@ -22,13 +22,16 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
 from common.errors import LimpetError
+from common.ids import PARTITION_COUNT, Partition
+from common.membership import changing_membership, membership_version
+from common.placement import MAX_SHARDS, Placement, ShardIndex, moved
 from common.process import STANDBY
 from common.readiness import Failed
 from common.settings import Settings
@@ -37,6 +40,7 @@ from local.control import Control
 from local.processes import with_import_path
 from local.restarts import RestartPolicy, Restarts
 from local.rundir import RunDir
+from local.status import shard_states
 
 STOP_ORDER = ("gateway", "shard")
 START_TIMEOUT_S = 30.0
@@ -47,11 +51,20 @@ log = structlog.get_logger("supervisor")
 STOP_MARGIN_S = 2.0
 """How much longer than STOP_TIMEOUT_S a process may take to end, before a reload ends it."""
 
+SETTLE_LOOK_S = 0.02
+"""How often to ask the shards whether their partitions are at rest."""
+SCALE_PATIENCE = 8
+"""How many drains a change of the number of shards may take: partitions go in batches."""
+
 Command = Callable[[Member], Sequence[str]]
 
 
 class StartError(LimpetError):
     """The cluster did not start. The message names the process and its reason."""
+
+
+class ScaleError(LimpetError):
+    """The number of shards could not be changed. The message says why, and what runs."""
 
 
 class ReloadError(LimpetError):
@@ -101,8 +114,10 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._lock_fd = -1
         self._successors: dict[Member, Child] = {}
+        self._leaving: set[Member] = set()
         self._took_over: dict[Member, asyncio.Future[None]] = {}
-        self._control = Control({"reload": self._reload_asked})
+        self._control = Control({"reload": self._reload_asked, "scale": self._scale_asked})
+        self._shards = settings.shards
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -119,6 +134,7 @@ class Supervisor:
         ) as claimed:
             self._lock_fd = claimed.lock_fd
             self._prepare()
+            self._set_members(self._shards)
             loop = asyncio.get_running_loop()
             handled = (signal.SIGTERM, signal.SIGINT)
             for number in handled:
@@ -152,7 +168,9 @@ class Supervisor:
     # --------------------------------------------------------------- reload
 
     def _on_hangup(self) -> None:
-        if self._keepers and (self._reloading is None or self._reloading.done()):
+        if self._control.busy:
+            log.warning("reload.refused", reason="another command is under way")
+        elif self._keepers and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self._reload_logged(), name="reload")
 
     async def _reload_logged(self) -> None:
@@ -170,7 +188,7 @@ class Supervisor:
         Raises:
             ReloadError: a successor could not be started; what ran goes on as it was.
         """
-        for index in range(self._settings.shards):
+        for index in range(self._shards):
             member = Member("shard", index)
             began_at = time.monotonic()
             await self._replace(member)
@@ -205,12 +223,110 @@ class Supervisor:
         finally:
             self._took_over.pop(member, None)
 
+    # ---------------------------------------------------------------- scale
+
+    async def _scale_asked(self, asked: dict[str, object], say: Callable[[str], None]) -> None:
+        count = asked.get("shards")
+        if type(count) is not int or not 1 <= count <= MAX_SHARDS:
+            raise ScaleError(f"the number of shards must be 1 to {MAX_SHARDS}, not {count!r}")
+        if self._reloading is not None and not self._reloading.done():
+            raise ScaleError("a reload is under way")
+        await self.scale(count, say)
+
+    async def scale(self, count: int, say: Callable[[str], None]) -> None:
+        """Have so many shards: start those that are missing, move partitions, end the surplus.
+
+        Raises:
+            ScaleError: a new shard could not be started, or partitions did not come to rest; what
+                runs goes on.
+        """
+        before = self._shards
+        if count == before:
+            say(f"there are {count} shards already")
+            return
+        began_at = time.monotonic()
+        joining = [Member("shard", index) for index in range(before, count)]
+        try:
+            await self._start_members(joining)
+        except StartError as error:
+            await self._end_members(joining)
+            raise ScaleError(f"{error}\nThe cluster goes on with {before} shards.") from error
+        for member in joining:
+            say(f"{member} has started")
+        self._shards = count
+        self._set_members(count)
+        await self._wait_settled(max(before, count))
+        moved = len(moved_partitions(before, count))
+        say(f"{moved} of {PARTITION_COUNT} partitions have moved")
+        leaving = [Member("shard", index) for index in range(count, before)]
+        await self._end_members(leaving)
+        for member in leaving:
+            say(f"{member} has left")
+        say(f"{count} shards after {time.monotonic() - began_at:.2f} s")
+        log.info("supervisor.scaled", before=before, shards=count)
+
+    def _set_members(self, count: int) -> None:
+        with changing_membership(self._settings.run_dir) as members:
+            members.clear()
+            members.update(range(count))
+
+    async def _wait_settled(self, shards: int) -> None:
+        """Until every partition is at home where it should be, with time for a drain and a crash.
+
+        Raises:
+            ScaleError: it takes too long.
+        """
+        limit_s = self._settings.drain_timeout_s * SCALE_PATIENCE + self._settings.stop_timeout_s
+        give_up_at = time.monotonic() + limit_s
+        version = membership_version(self._settings.run_dir)
+        while True:
+            states = await asyncio.to_thread(shard_states, self._settings.run_dir, range(shards))
+            restless = [
+                index
+                for index, state in states.items()
+                if not state.get("settled") or state.get("membership") != version
+            ]
+            if not restless or self._stopping.is_set():
+                return
+            if time.monotonic() >= give_up_at:
+                names = ", ".join(f"shard {index}" for index in restless)
+                raise ScaleError(f"after {limit_s:g} s partitions still move: {names}")
+            await asyncio.sleep(SETTLE_LOOK_S)
+
+    async def _end_members(self, members: Iterable[Member]) -> None:
+        """Ask these to stop, and do not start them again."""
+        ending: list[asyncio.Task[None]] = []
+        for member in members:
+            self._leaving.add(member)
+            child = self._children.get(member)
+            if child is not None:
+                child.terminate()
+            if member in self._keepers:
+                ending.append(self._keepers.pop(member))
+        if ending:
+            limit_s = self._settings.stop_timeout_s + STOP_MARGIN_S
+            _, late = await asyncio.wait(ending, timeout=limit_s)
+            if late:
+                for member in members:
+                    if (child := self._children.get(member)) is not None:
+                        child.kill()
+                await asyncio.wait(late)
+        self._leaving.difference_update(members)
+
     # ---------------------------------------------------------------- start
 
     async def _start(self) -> None:
         """Start every member; return when all are ready or a stop was asked for."""
-        members = [Member("shard", i) for i in range(self._settings.shards)]
+        members = [Member("shard", i) for i in range(self._shards)]
         members += [Member("gateway", i) for i in range(self._settings.gateways)]
+        await self._start_members(members)
+
+    async def _start_members(self, members: Iterable[Member]) -> None:
+        """Start these; return when all are ready or a stop was asked for.
+
+        Raises:
+            StartError: one of them did not become ready.
+        """
         loop = asyncio.get_running_loop()
         readies: list[asyncio.Future[None]] = []
         for member in members:
@@ -236,7 +352,7 @@ class Supervisor:
         restarts = Restarts(self._policy)
         while not self._stopping.is_set():
             ended = await self._live(member, ready, restarts)
-            if self._stopping.is_set() or not _succeeded(ready):
+            if self._stopping.is_set() or not _succeeded(ready) or member in self._leaving:
                 break
             if member in self._successors:
                 continue  # it was asked to end
@@ -332,6 +448,12 @@ class Supervisor:
 
     def _of_role(self, role: str) -> list[Child]:
         return [child for member, child in self._children.items() if member.role == role]
+
+
+def moved_partitions(before: int, after: int) -> Mapping[Partition, object]:
+    """The partitions whose home differs between two numbers of shards."""
+    old, new = (Placement(map(ShardIndex, range(count))) for count in (before, after))
+    return moved(old, new)
 
 
 def _fail_if_pending(ready: asyncio.Future[None], member: Member, _: object) -> None:

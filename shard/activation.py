@@ -74,6 +74,7 @@ class Activation:
         "slot",
         "stirred",
         "storage",
+        "streams",
         "turns",
         "uncommitted",
         "waiting_for",
@@ -88,6 +89,7 @@ class Activation:
         self.death: BaseException = ObjectReset("the object is not in memory any more")
         self.stirred = True
         self.held_up = 0
+        self.streams = 0
         self.on_message: Callable[..., Any] = _ignore_message
         self.regular_sockets: WeakSet[WebSocket] = WeakSet()
         self.waiting_for: set[Any] = set()

@@ -46,6 +46,7 @@ class EntryPoint:
     death: BaseException = Unavailable("the shard is stopping")
     stirred = False
     held_up = 0
+    streams = 0
     free = False
     """Never: its events always take the way over :attr:`slot`."""
 

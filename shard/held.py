@@ -21,7 +21,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from common.close_reasons import LOST_TEXT, NO_FAULT, OVERLOADED, OVERLOADED_TEXT, RESET
+from common.close_reasons import (
+    LOST_TEXT,
+    NO_FAULT,
+    OVERLOADED,
+    OVERLOADED_TEXT,
+    RESET,
+    RESTARTING,
+)
 from common.errors import Overloaded
 from common.link.driver import Link
 from common.link.records import ATTACHMENT, CLOSE, HOLD
@@ -302,6 +309,17 @@ class HeldSocket(SocketEnd):
         if self._ws is not None:
             self._ws.closed_by_peer(LOST, RESET.text, False)
         self._end()
+        self._held.discard(self)
+        self.sleep()
+
+    def leave(self) -> None:
+        """Its record goes to another shard, by way of the gateway: here it never was."""
+        if self.link is not None and not self.ended and not self.is_held_by_gateway:
+            # The other end is an app's, on this or another shard: that cannot follow.
+            self.link.send([CLOSE, self.connection, *RESTARTING[:2]])
+        self.ended = True
+        self._kept = None
+        self._table.forget(self)
         self._held.discard(self)
         self.sleep()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextvars import Context, copy_context
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -26,12 +28,14 @@ from common.link.records import (
     CLOSED,
     DRAINED,
     FRAMES,
+    HALTED,
     REQUEST,
     Record,
 )
 from common.link.session import Hello
 from common.link.transport import Listener, Transport
 from common.membership import Membership
+from common.ownership import Ownership
 from common.settings import Settings
 from shard import stacks
 from shard.activation import Activation
@@ -46,6 +50,7 @@ from shard.entry import EntryPoint
 from shard.errors import take_broken, write_error
 from shard.gateways import KINDS as GATEWAY_KINDS
 from shard.gateways import Gateways
+from shard.handoff import HandOff
 from shard.line import Loopback
 from shard.messages import ResponseFields, response_fields
 from shard.namespaces import Namespace, ObjectChannel
@@ -55,6 +60,7 @@ from shard.outside import OutsideWorld
 from shard.peers import Peers
 from shard.references import Disposals
 from shard.requests import Answer, Requests
+from shard.residence import Residences, Stage
 from shard.rpc import RpcEnd
 from shard.slot import Slot
 from shard.sockets import SocketTable
@@ -62,6 +68,7 @@ from shard.storage.engine import StorageEngine
 from shard.storage.epoch import boot_epoch
 from shard.storage.object_storage import ObjectStorage
 from shard.turn import task_factory
+from shard.waiting import Waiting
 from workers.durable_object import prepare_instance
 from workers.host import enter_host, set_process_host
 from workers.namespace import DurableObjectId, DurableObjectStub
@@ -83,7 +90,8 @@ class Shard:
         settings: see :mod:`common.settings`.
         transport: makes the links.
         membership: which shards exist.
-        generations: the partitions this shard owns, each with its generation.
+        ownership: by what right it owns partitions; those that it is placed at are taken as soon
+            as they are free.
         clock: monotonic and wall time.
         rng: source of jitter.
     """
@@ -95,7 +103,7 @@ class Shard:
         settings: Settings,
         transport: Transport,
         membership: Membership,
-        generations: Mapping[Partition, int],
+        ownership: Ownership,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -111,33 +119,40 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._loop.set_task_factory(task_factory)
         self._transport = transport
-        self._placement = membership.placement
+        self._membership = membership
         self.clock = clock
         self._listener: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._requests: dict[Link, Requests] = {}
         self._ends: dict[Link, RpcEnd] = {}
         self._stopping = False
-        self.generations = generations
+        self.residences = Residences(settings.gateways)
+        self._generations = self.residences.generations
+        self.served_partitions: set[Partition] = set()
+        """Whose events may run here now."""
+        self._with_alarms: set[Partition] = set()
         self.local = Hello(
             role="shard",
             index=index,
             instance=secrets.token_hex(8),
             window_bytes=settings.link_window_bytes,
             max_batch_bytes=settings.link_max_batch_bytes,
-            generations={int(each): number for each, number in generations.items()},
+            generations={},
         )
+        self._known: WeakKeyDictionary[Link, dict[Partition, int]] = WeakKeyDictionary()
         self.storage = StorageEngine(
             settings,
-            generations.get,
+            self._generations.get,
             boot_epoch(),
             self._loop,
             now_ms=lambda: int(clock.wall_s() * 1000),
         )
+        self.hand_off = HandOff(self, membership, ownership)
         self.sockets = SocketTable(self._loop, settings.socket_buffer_bytes)
         self.gateways = Gateways(self, settings.gateways)
         self._drain: Drain | None = None
         self._leaving = False
+        self.waiting = Waiting(settings.hold_timeout_s, settings.max_pending_bytes, self._loop)
         self.outside = Outside(self._loop)
         self.disposals = Disposals(lambda owner, method: run_disposal(owner, method, self.outside))
         loop_line = Loopback()
@@ -148,8 +163,16 @@ class Shard:
         self.clients = Clients(limits, self._loop)
         self._to_servers = SocketLoop(self._from_clients, self._loop)
         self._to_clients = SocketLoop(self._from_servers, self._loop)
-        self.peers = Peers(self.local, settings, transport, rng, self, self.clients)
-        self._others = [shard for shard in sorted(membership.shards) if shard != index]
+        self.peers = Peers(
+            self.local,
+            settings,
+            transport,
+            rng,
+            self,
+            self.clients,
+            self.waiting.start,
+            self.hand_off.wake,
+        )
         self.namespaces = {
             binding.name: Namespace(binding, app.class_of(binding), self)
             for binding in app.project.bindings
@@ -166,17 +189,23 @@ class Shard:
     # --- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Accept links, and link up with the other shards."""
+        """Take what is free, accept links, and link up with the other shards.
+
+        Raises:
+            ConfigError: the means of owning partitions is out of order.
+        """
+        self.hand_off.start()
         self._listener = await self._transport.listen(f"shard-{self.index}", self._accept)
-        self.gateways.start(self.settings.adopt_timeout_s)
-        for other in self._others:
-            self.peers.connect(other)
+        self.gateways.start()
+        self._membership.subscribe(self._link_up_with_others)
+        self._link_up_with_others()
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
-        self.alarms.take(self.generations)
+        self._take_alarms(self._generations)
 
     async def stop(self) -> None:
         """Finish what is under way within DRAIN_TIMEOUT_S, let every object leave memory, end."""
         self._stopping = True
+        self.hand_off.stop()
         self.alarms.stop()
         self.gateways.stop()
         if self._sweeper is not None:
@@ -191,6 +220,7 @@ class Shard:
         self._leaving = True
         await self.storage.drain(self.settings.stop_timeout_s / 2)
         await self.peers.close()
+        self.waiting.close()
         for link in list(self._requests):
             link.close(Unavailable("the shard is stopping"))  # type: ignore[arg-type]
         self._entry.close()
@@ -210,6 +240,7 @@ class Shard:
     async def kill(self) -> None:
         """For tests: release everything, and finish nothing."""
         self.silence()
+        self.hand_off.stop()
         self.gateways.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -235,7 +266,9 @@ class Shard:
         return {
             "index": self.index,
             "instance": self.local.instance,
-            "partitions": len(self.generations),
+            "partitions": len(self._generations),
+            "membership": self._membership.version,
+            "settled": self.hand_off.settled,
             "links": len(self._requests),
             "objects": len(slots),
             "active_objects": sum(slot.activation is not None for slot in slots),
@@ -245,7 +278,15 @@ class Shard:
         }
 
     def _accept(self) -> Link:
-        return Link(self.local, self, prompt_acks=True)
+        known = dict(self._generations)
+        hello = replace(self.local, generations={int(each): known[each] for each in known})
+        link = Link(hello, self, prompt_acks=True)
+        self._known[link] = known
+        return link
+
+    def _link_up_with_others(self) -> None:
+        if not self._stopping:
+            self.peers.follow(each for each in self._membership.shards if each != self.index)
 
     def _sweep(self) -> None:
         now = self.clock.monotonic_s()
@@ -256,9 +297,72 @@ class Shard:
 
     # --- where objects are ---------------------------------------------------------------------
 
-    def home_of(self, object_id: ObjectId) -> int:
-        """The shard that owns the object's partition."""
-        return self._placement.owner(object_id.partition)
+    def home_of(self, object_id: ObjectId, caller: object = None) -> int | None:
+        """The shard that serves the object now; ``None`` if its home is away, or moves.
+
+        While a partition is on its way out, its objects are at home only to *objects* of this
+        shard, whose handlers it must let finish.
+        """
+        partition = object_id.partition
+        if partition in self.served_partitions:
+            return self.index
+        if partition in self._generations and (
+            not self.gateways.serving  # there is nobody yet whose events could come too early
+            or (type(caller) is Activation and self.residences.stage(partition) is Stage.HALTING)
+        ):
+            return self.index
+        return self.peers.home_of(partition)
+
+    def wait_for_home(
+        self,
+        object_id: ObjectId,
+        size: int,
+        start: Callable[[], None],
+        refuse: Callable[[BaseException], None],
+    ) -> None:
+        """Have *start* called when the object's home takes events again, see :class:`Waiting`."""
+        self.waiting.put(object_id.partition, size, start, refuse)
+
+    def slots_in(self, partitions: Collection[Partition]) -> Iterator[Slot]:
+        """The slots of the objects of these partitions."""
+        for namespace in self.namespaces.values():
+            for slot in list(namespace.slots.values()):
+                if slot.id.partition in partitions:
+                    yield slot
+
+    # --- partitions come and go ----------------------------------------------------------------
+
+    def took(self, generations: dict[Partition, int]) -> None:
+        """These are owned from now on."""
+        self.residences.took(generations)
+        self.gateways.took(generations)
+
+    def served(self, partitions: Collection[Partition]) -> None:
+        """The events of these may run from now on."""
+        self.served_partitions.update(partitions)
+        self._take_alarms(partitions)
+        self.waiting.start(partitions)
+        self.hand_off.wake()
+
+    def halt(self, partitions: Collection[Partition]) -> None:
+        """These are to go: no new events for them."""
+        self.residences.halt(partitions)
+        self.served_partitions.difference_update(partitions)
+        self.gateways.halted(partitions)
+
+    def let_go(self, partitions: Collection[Partition]) -> None:
+        """Nothing of these remains in memory: close their files."""
+        self.storage.let_go(partitions)
+        self.alarms.leave(partitions)
+        self._with_alarms.difference_update(partitions)
+        self.residences.gave(partitions)
+
+    def _take_alarms(self, partitions: Collection[Partition]) -> None:
+        """See that the alarms of these ring, once each: not before their objects may wake."""
+        fresh = [each for each in partitions if each not in self._with_alarms]
+        if fresh:
+            self._with_alarms.update(fresh)
+            self.alarms.take(fresh)
 
     def find_namespace(self, unique_key: str) -> Namespace | None:
         """The namespace of that key, if the app has one."""
@@ -283,7 +387,7 @@ class Shard:
         # The bytes of an object that is here have been checked already.
         known = slot is not None and (name is None or slot.id.name is not None)
         object_id = slot.id if slot is not None and known else namespace.ids.from_raw(raw, name)
-        if self.generations.get(object_id.partition) != generation:
+        if self._generations.get(object_id.partition) != generation:
             raise Unavailable(f"shard {self.index} does not own the object's partition now")
         return slot if slot is not None and known else namespace.slot(object_id)
 
@@ -322,7 +426,7 @@ class Shard:
         )
         if peer.role == "shard":
             self._ends[link] = end
-        self.gateways.link_up(link)
+        self.gateways.link_up(link, self._known.get(link, {}))
 
     def link_records(self, link: Link, records: list[Record]) -> None:
         sockets = self.sockets.of(link)
@@ -356,6 +460,8 @@ class Shard:
             self._requests[link].record(record)
         elif kind in GATEWAY_KINDS:
             self.gateways.record(link, record)
+        elif kind == HALTED:
+            self.hand_off.halted(link, record[1])
         elif kind == DRAINED and self._drain is not None:
             self._drain.answered(link)
         elif link in self._ends:
@@ -370,6 +476,7 @@ class Shard:
         if not self._stopping:
             log.debug("link.down", link=repr(link), error=str(error))
         self.gateways.link_down(link)
+        self.hand_off.link_down(link)
         if self._drain is not None:
             self._drain.gone(link)
         if not self._leaving:  # else the gateways keep the clients for our successor
@@ -411,7 +518,7 @@ class Shard:
             server = bridge(client, port, self._loop)
         else:
             server = client.take()
-        return [self.index, self.sockets.export(server), 0]
+        return [self.index, self.sockets.export(server), partition_of_owner(server.host)]
 
     def socket_accepted(self, owner: Any, socket: WebSocket) -> None:
         """An app has called ``accept()``: its messages must find the way to it.
@@ -430,7 +537,7 @@ class Shard:
             self.clients.attach(socket, wire, port.address, owner)
         elif other is not None and not socket.taken and not other.taken and other.mode != FRESH:
             # Both ends are used here. The one that was accepted first plays the server's part.
-            address = [self.index, self.sockets.export(other), 0]
+            address = [self.index, self.sockets.export(other), NO_PARTITION]
             self.clients.attach(socket, self._to_servers, address, owner)
 
     def _from_clients(self, records: list[Record]) -> None:
@@ -519,6 +626,15 @@ class RemoteEnd:
 
     def enqueue(self, event: Any) -> None:
         """Nothing arrives here."""
+
+
+NO_PARTITION: Final = -1
+"""Of a socket that is no object's."""
+
+
+def partition_of_owner(owner: object) -> int:
+    """The partition of the object that has accepted a socket."""
+    return owner.slot.id.partition if type(owner) is Activation else NO_PARTITION
 
 
 _ABOUT_REQUESTS = frozenset({BODY, BODY_END, BODY_ABORT, BODY_CREDIT, CANCEL})

@@ -95,55 +95,116 @@ class ObjectChannel:
             promise.settle(response, error)
 
         owner = current_owner.get()
-        home = self._shard.home_of(self.object_id)
         keep_body_with(owner, request)
-        if home == self._shard.index:
-            self._leave(owner, lambda: fetch_locally(self._slot(), request, answered), promise)
-        else:
-            self._leave(owner, lambda: self._fetch_remotely(home, request, answered), promise)
-        return promise
+        context = copy_context()
 
-    def _leave(
-        self, owner: Owner | None, send: Callable[[], None], promise: Promise[Any], size: int = 0
-    ) -> None:
-        """Send now, or once what the caller has written before is durable."""
+        def send() -> None:
+            context.run(self._send_request, request, answered, owner)
+
         gate = gate_before(owner)
         if gate is None:
-            send()
+            self._send_request(request, answered, owner)
         else:
-            gate.push(send, lambda error: promise.settle(None, error), size)
+            gate.push(send, lambda error: promise.settle(None, error))
+        return promise
+
+    def _send_request(self, request: Request, answered: Any, owner: Owner | None) -> None:
+        """Send it to where the object is at home now, or as soon as it is at home anywhere."""
+        shard = self._shard
+        home = shard.home_of(self.object_id, owner)
+        if home is None:
+            context = copy_context()
+            shard.wait_for_home(
+                self.object_id,
+                0,
+                lambda: context.run(self._send_request, request, answered, owner),
+                lambda error: answered(None, error),
+            )
+        elif home == shard.index:
+            fetch_locally(self._slot(), request, answered)
+        else:
+            self._fetch_remotely(home, request, answered)
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Call *method* of the object."""
         promise: Promise[Any] = Promise()
         if self._broken is not None:
             return self._refuse(promise)
-        shard = self._shard
-        home = shard.home_of(self.object_id)
-        if home != shard.index:
-            self._call_remotely(home, method, args, kwargs, promise)
-            return promise
+        owner = current_owner.get()
+        gate = gate_before(owner)
+        if gate is None:
+            self._send_call(method, args, kwargs, promise, owner)
+        else:
+            size, send, drop = self._keep(method, args, kwargs, promise, owner)
+            gate.push(send, drop, size)
+        return promise
 
+    def _send_call(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        promise: Promise[Any],
+        owner: Owner | None,
+    ) -> None:
+        """Send it to where the object is at home now, or as soon as it is at home anywhere."""
+        shard = self._shard
+        home = shard.home_of(self.object_id, owner)
+        if home == shard.index:
+            self._call_locally(method, args, kwargs, promise, owner)
+        elif home is not None:
+            self._call_remotely(home, method, args, kwargs, promise, owner)
+        else:
+            size, send, drop = self._keep(method, args, kwargs, promise, owner)
+            shard.wait_for_home(self.object_id, size, send, drop)
+
+    def _keep(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        promise: Promise[Any],
+        owner: Owner | None,
+    ) -> tuple[int, Callable[[], None], Callable[[BaseException], None]]:
+        """A call that leaves later, with the arguments as they are now: size, send, drop."""
+        size = 0
+        if kwargs or not need_no_copy(args):
+            # By way of the loopback: what goes by reference waits as a stub, and is passed on.
+            references = self._shard.loopback.references
+            written = references.write(_arguments(args, kwargs), owner)
+            size = size_of(written)
+            parts = references.read(written)
+            args, kwargs = tuple(parts[0]), parts[1] if kwargs else {}
+        context = copy_context()
+
+        def send() -> None:
+            try:
+                context.run(self._send_call, method, args, kwargs, promise, owner)
+            except Exception as error:
+                promise.settle(None, error)
+
+        return size, send, lambda error: promise.settle(None, error)
+
+    def _call_locally(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        promise: Promise[Any],
+        owner: Owner | None,
+    ) -> None:
         def answered(value: Any, error: BaseException | None) -> None:
             if error is not None:
                 self._check_broken(error)
             promise.settle(value, error)
 
-        owner = current_owner.get()
-        references = shard.loopback.references
+        references = self._shard.loopback.references
         given: Any = args
         if kwargs or not need_no_copy(args):
             given = references.write(_arguments(args, kwargs), owner)
-        call = LocalCall(references, method, given, answered)
-        gate = gate_before(owner)
-        if gate is None:
-            deliver(self._slot(), call)
-        else:
-            self._leave(owner, lambda: deliver(self._slot(), call), promise, call.size)
-        return promise
+        deliver(self._slot(), LocalCall(references, method, given, answered))
 
     def _slot(self) -> Slot:
-        # Looked up when the call leaves: until then it may have been forgotten, and made anew.
         return self.namespace.slot(self.object_id)
 
     def _call_remotely(
@@ -153,13 +214,11 @@ class ObjectChannel:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         promise: Promise[Any],
+        owner: Owner | None,
     ) -> None:
         peers = self._shard.peers
         end = peers.end(home)
-        if end is None:
-            self._call_later(home, method, args, kwargs, promise)
-            return
-        owner = current_owner.get()
+        assert end is not None, "a shard that serves an object takes calls"
         written = end.references.write(_arguments(args, kwargs), owner)
         settle = end.references.settles(promise)
 
@@ -168,44 +227,8 @@ class ObjectChannel:
                 self._check_broken(error)
             settle(value, error)
 
-        target = [
-            *self.address,
-            peers.generation(home, self.object_id.partition),
-            self._number,
-        ]
-        self._leave(
-            owner,
-            lambda: end.call(target, method, written, answered),
-            promise,
-            size_of(written),
-        )
-
-    def _call_later(
-        self,
-        home: int,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        promise: Promise[Any],
-    ) -> None:
-        """The object's shard is away: wait for it, with the arguments as they are now."""
-        # By way of the loopback: what goes by reference waits as a stub, and is passed on as one.
-        references = self._shard.loopback.references
-        written = references.write(_arguments(args, kwargs), current_owner.get())
-        parts = references.read(written)
-        positional, keywords = tuple(parts[0]), parts[1] if kwargs else {}
-        context = copy_context()
-
-        def start() -> None:
-            try:
-                context.run(self._call_remotely, home, method, positional, keywords, promise)
-            except Exception as error:
-                promise.settle(None, error)
-
-        def refuse(error: BaseException) -> None:
-            promise.settle(None, error)
-
-        self._shard.peers.wait(home, size_of(written), start, refuse)
+        generation = peers.generation(home, self.object_id.partition)
+        end.call([*self.address, generation, self._number], method, written, answered)
 
     def _fetch_remotely(self, home: int, request: Request, answered: Any) -> None:
         shard = self._shard
@@ -228,7 +251,8 @@ class ObjectChannel:
 
     def _check_broken(self, error: BaseException) -> None:
         if take_broken(error):
-            end = self._shard.peers.end(self._shard.home_of(self.object_id))
+            home = self._shard.home_of(self.object_id)
+            end = None if home is None else self._shard.peers.end(home)
             if end is not None:
                 end.stub_ended(self._number)
             # A copy that is never raised: raising would hang the caller's frames on it.

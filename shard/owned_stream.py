@@ -41,6 +41,7 @@ class OwnedChunks:
         self._chunks = stream.chunks()
         self._holds = True
         owner.held_up += 1
+        owner.streams += 1
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -85,6 +86,7 @@ class OwnedChunks:
         if self._holds:
             self._holds = False
             self._owner.held_up -= 1
+            self._owner.streams -= 1
             self._owner.stirred = True
 
     def __del__(self) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Any, Final
 
 from common.errors import LinkDown, LinkError, Unavailable
 from common.ids import Partition
 from common.link.dialer import LinkDialer
 from common.link.driver import Link
-from common.link.records import DRAIN, DRAINED, SERVING, Record
+from common.link.records import (
+    DRAIN,
+    DRAINED,
+    GIVEN,
+    HALT,
+    HALTED,
+    SERVING,
+    TAKEN,
+    Record,
+)
 from common.link.session import Hello
 from common.link.transport import Transport
 from common.settings import Settings
@@ -19,7 +28,6 @@ from shard.clients import KINDS as CLIENT_KINDS
 from shard.clients import Clients
 from shard.exchanges import Answered
 from shard.rpc import RPC_KINDS, STREAM_KINDS, RpcContext, RpcEnd
-from shard.waiting import Waiting
 from workers.exceptions import set_flags
 
 
@@ -29,6 +37,8 @@ class Peers:
     Args:
         context: what the calls over all links share.
         clients: the sockets that this process uses of objects of other shards.
+        served: told which partitions another shard serves from now on.
+        moved: told that another shard has let partitions go, or has gone itself.
     """
 
     def __init__(
@@ -39,6 +49,8 @@ class Peers:
         rng: random.Random,
         context: RpcContext,
         clients: Clients,
+        served: Callable[[Collection[Partition]], None],
+        moved: Callable[[], None],
     ) -> None:
         self._local = local
         self._settings = settings
@@ -46,16 +58,28 @@ class Peers:
         self._rng = rng
         self._context = context
         self._clients = clients
+        self._served = served
+        self._moved = moved
         self._dialers: dict[int, LinkDialer] = {}
         self._ends: dict[int, RpcEnd] = {}
         self._links: dict[int, Link] = {}
         self._serving: set[int] = set()
-        self._waiting: dict[int, Waiting] = {}
+        self._homes: dict[Partition, int] = {}
+        self._generations: dict[int, dict[Partition, int]] = {}
+        self._wanted: set[int] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
-    def connect(self, shard: int) -> None:
-        """Keep a link to that shard from now on."""
-        if shard in self._dialers:
-            return
+    def follow(self, shards: Iterable[int]) -> None:
+        """Keep a link to each of these, and none to others that are gone."""
+        wanted = set(shards)
+        for shard in wanted:
+            if shard not in self._dialers:
+                self._connect(shard)
+        for shard in self._dialers.keys() - wanted - self._links.keys():
+            self._disconnect(shard)
+        self._wanted = wanted
+
+    def _connect(self, shard: int) -> None:
         dialer = self._dialers[shard] = LinkDialer.with_backoff(
             f"shard-{shard}",
             self._transport,
@@ -68,13 +92,25 @@ class Peers:
         )
         dialer.start()
 
+    def _disconnect(self, shard: int) -> None:
+        # It dials in a task of its own, which cannot end itself while it reports to us.
+        dialer = self._dialers.pop(shard)
+        task = asyncio.get_running_loop().create_task(
+            dialer.close(LinkDown("that shard is not a member any more"))
+        )
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
         """End all links."""
-        for dialer in self._dialers.values():
+        dialers, self._dialers = self._dialers, {}
+        for dialer in dialers.values():
             await dialer.close(LinkDown("the shard is stopping"))
-        self._dialers.clear()
-        for waiting in self._waiting.values():
-            waiting.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def home_of(self, partition: Partition) -> int | None:
+        """Which other shard serves that partition now, if one does."""
+        return self._homes.get(partition)
 
     def request(
         self,
@@ -86,19 +122,14 @@ class Peers:
         body: AsyncIterator[Any] | None,
         answered: Answered,
     ) -> None:
-        """Send a request to an object of another shard.
+        """Send a request to an object of another shard, which serves it.
 
         *address* is ``[unique_key, raw id, name]``, *number* the stub's; *answered* gets the answer
         or an error, exactly once.
         """
         end = self.end(shard)
-        if end is None:
-            self.wait(
-                shard,
-                len(head[5] or b""),
-                lambda: self.request(shard, address, number, partition, head, body, answered),
-                lambda error: answered(None, error),
-            )
+        if end is None:  # it went between the question and now
+            answered(None, self.unreachable(shard))
             return
         target = [*address, self.generation(shard, partition), number]
         end.exchanges.request(target, head, body, answered)
@@ -106,25 +137,6 @@ class Peers:
     def end(self, shard: int) -> RpcEnd | None:
         """Where calls to the objects of that shard go; ``None`` while it takes none."""
         return self._ends[shard] if shard in self._serving else None
-
-    def wait(
-        self,
-        shard: int,
-        size: int,
-        start: Callable[[], None],
-        refuse: Callable[[BaseException], None],
-    ) -> None:
-        """Have *start* called when that shard takes calls again, see :class:`Waiting`."""
-        waiting = self._waiting.get(shard)
-        if waiting is None:
-            settings = self._settings
-            waiting = self._waiting[shard] = Waiting(
-                shard,
-                settings.hold_timeout_s,
-                settings.max_pending_bytes,
-                asyncio.get_running_loop(),
-            )
-        waiting.put(size, start, refuse)
 
     def link(self, shard: int) -> Link | None:
         """The link to that shard, if it is up."""
@@ -137,15 +149,16 @@ class Peers:
 
     def generation(self, shard: int, partition: Partition) -> int:
         """The generation with which that shard owns the partition; 0 if it does not."""
-        peer = self._links[shard].peer
-        assert peer is not None
-        return peer.generations.get(partition, 0)
+        return self._generations[shard].get(partition, 0)
 
     # --- LinkHandler ---------------------------------------------------------------------------
 
     def link_up(self, link: Link, peer: Hello) -> None:
         self._links[peer.index] = link
         self._ends[peer.index] = RpcEnd(link, self._context)
+        self._generations[peer.index] = {
+            Partition(each): number for each, number in peer.generations.items()
+        }
 
     def link_records(self, link: Link, records: list[Record]) -> None:
         assert link.peer is not None
@@ -155,19 +168,40 @@ class Peers:
         end = self._ends[shard]
         for record in records:
             kind = record[0]
-            if kind == SERVING:
-                self._serving.add(shard)
-                if shard in self._waiting:
-                    self._waiting[shard].start()
-            elif kind == DRAIN:
-                self._serving.discard(shard)
-                link.send([DRAINED])
+            if kind in _ABOUT_HOMES:
+                self._home_record(shard, link, record)
             elif kind in CLIENT_KINDS:
                 self._clients.record(link, record)
             elif kind in RPC_KINDS or (kind in STREAM_KINDS and record[1] < 0):
                 end.record(record)
             else:
                 end.exchanges.record(record)
+
+    def _home_record(self, shard: int, link: Link, record: Record) -> None:
+        kind = record[0]
+        if kind == SERVING:
+            self._serving.add(shard)
+            self._homes.update(dict.fromkeys(record[1], shard))
+            self._served(record[1])
+        elif kind == DRAIN:
+            self._serving.discard(shard)
+            self._forget_homes(shard)
+            link.send([DRAINED])
+        elif kind == HALT:
+            self._forget_homes(shard, record[1])
+            link.send([HALTED, record[1]])
+        elif kind == TAKEN:
+            self._generations[shard].update(record[1])
+        else:
+            self._forget_homes(shard, record[1])
+            for partition in record[1]:
+                self._generations[shard].pop(partition, None)
+            self._moved()
+
+    def _forget_homes(self, shard: int, partitions: Iterable[Partition] | None = None) -> None:
+        for partition in list(self._homes) if partitions is None else partitions:
+            if self._homes.get(partition) == shard:
+                del self._homes[partition]
 
     def link_writable(self, link: Link) -> None:
         # Requests wait in the session: nobody was paused.
@@ -179,5 +213,14 @@ class Peers:
         if self._links.get(shard) is link:
             del self._links[shard]
             self._serving.discard(shard)
+            self._forget_homes(shard)
+            self._generations.pop(shard, None)
             self._ends.pop(shard).line_down(error)
             self._clients.wire_down(link)
+            self._moved()
+            if shard not in self._wanted and shard in self._dialers:
+                self._disconnect(shard)
+
+
+_ABOUT_HOMES: Final = frozenset({SERVING, DRAIN, HALT, GIVEN, TAKEN})
+"""Where objects are at home, and whether they take calls."""

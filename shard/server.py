@@ -11,12 +11,15 @@ from typing import Final
 
 import structlog
 
+from common import registration
 from common.admin import AdminCommand, Health
 from common.clock import SystemClock
+from common.file_lock import holder
 from common.link.unix import UnixTransport
-from common.membership import FixedMembership
+from common.membership import FileMembership
 from common.metrics import Metrics
-from common.ownership import FlockOwnership
+from common.ownership import LOCK_FILE, FlockOwnership
+from common.parent import is_supervised
 from common.placement import ShardIndex
 from common.process import run_role
 from common.settings import Settings
@@ -25,6 +28,7 @@ from shard import app_output, still
 from shard.app import App, load_app
 from shard.host import Shard
 from shard.lag import LagWatch
+from shard.members import Members
 from shard.still import refuse_half_restored
 
 log = structlog.get_logger(__name__)
@@ -37,6 +41,8 @@ class ShardService:
         self._settings = settings
         self._index = index
         self._ownership = FlockOwnership(settings.data_dir)
+        self._membership = FileMembership(settings.run_dir, settings.shards)
+        self._members: Members | None = None
         self._shard: Shard | None = None
         self._lag: LagWatch | None = None
         metrics.gauge("limpet_objects", "Objects with a slot.", lambda: self._figure("objects"))
@@ -81,17 +87,18 @@ class ShardService:
         )
 
     async def start(self) -> Mapping[str, object]:
-        """Own the partitions, then listen.
+        """Become a member, own what is free of the partitions that are to be here, then listen.
 
         Raises:
             ConfigError: the app or a folder is wrong.
-            HeldElsewhere: another process has one of the partitions.
+            HeldElsewhere: a process of another cluster has one of the partitions.
         """
         settings = self._settings
         refuse_half_restored(settings.data_dir)
-        membership = FixedMembership(settings.shards)
-        partitions = membership.placement.partitions_of(ShardIndex(self._index))
-        generations = self._ownership.acquire(partitions)
+        if not is_supervised():
+            registration.enter(settings.run_dir, self._index, settings.shards)
+        self._membership.start()
+        self._check_strangers()
         app_output.install()
         app = _apps.pop(settings.app)
         if self._index == 0:  # once for a cluster
@@ -108,8 +115,8 @@ class ShardService:
             app,
             settings,
             UnixTransport(settings.run_dir),
-            membership,
-            generations,
+            self._membership,
+            self._ownership,
             SystemClock(),
             random.Random(),  # noqa: S311 - jitter
         )
@@ -117,11 +124,34 @@ class ShardService:
         if settings.lag_warning_s:
             self._lag = LagWatch(settings.lag_warning_s, app.project.root)
             self._lag.start()
-        log.info("shard.ready", app=str(app.project.file), partitions=len(partitions))
-        return {"partitions": len(partitions)}
+        if not is_supervised():
+            self._members = Members(settings, self._membership, self._shard)
+            self._members.start()
+        partitions = len(self._ownership.held())
+        log.info("shard.ready", app=str(app.project.file), partitions=partitions)
+        return {"partitions": partitions}
+
+    def _check_strangers(self) -> None:
+        """See that what others hold of our partitions is held by members of this cluster.
+
+        Raises:
+            HeldElsewhere: it is not.
+        """
+        data_dir, run_dir = self._settings.data_dir, self._settings.run_dir
+        placed = self._membership.placement.partitions_of(ShardIndex(self._index))
+        free = self._ownership.take(placed)
+        ours: set[str | None] = set()
+        for partition in placed - free.keys():
+            who = holder(data_dir / f"{partition:04d}" / LOCK_FILE)
+            ours = ours or {holder(path) for path in run_dir.glob("shard-*.lock")}
+            if who not in ours:
+                self._ownership.acquire([partition])  # says why not, unless it is free by now
 
     async def stop(self) -> None:
-        """End the links and let the objects go."""
+        """Hand everything over if there is anybody, end the links and let the objects go."""
+        if self._members is not None:
+            await self._members.leave()
+        self._membership.stop()
         if self._lag is not None:
             self._lag.stop()
         if self._shard is not None:

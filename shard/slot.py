@@ -278,6 +278,13 @@ class Slot:
             event.fail(Unavailable(f"{self} leaves this shard"))
         self._forget()
 
+    def leave(self) -> None:
+        """The object's partition goes to another shard: nothing of it remains here."""
+        self.evict()
+        for socket in list(self.sockets):
+            socket.leave()
+        self._forget()
+
     def _forget(self) -> None:
         if self.activation is None and not self.pending and not self.sockets:
             self.host.slot_idle(self)

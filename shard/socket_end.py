@@ -83,6 +83,10 @@ class SocketEnd:
         """The object was reset: the client is told, the app's old code is not."""
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """The object's partition goes to another shard."""
+        raise NotImplementedError
+
     # --- out -----------------------------------------------------------------------------------
 
     def send(self, message: str | bytes) -> None:
@@ -97,6 +101,11 @@ class SocketEnd:
                 self._kept.append(message)
 
     # --- what became of the handlers -----------------------------------------------------------
+
+    @property
+    def is_unhandled(self) -> bool:
+        """Something that has come over it is not handled to its end."""
+        return self._unhandled > 0
 
     def handler_suspended(self, size: int = 0) -> None:
         """A message of *size* is handled later: until then it and its frame count."""

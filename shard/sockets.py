@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -24,6 +25,7 @@ from common.close_reasons import (
     OVERLOADED,
     OVERLOADED_TEXT,
     RESET,
+    RESTARTING,
     UNCAUGHT,
 )
 from common.errors import Overloaded
@@ -188,6 +190,12 @@ class ServerSocket(SocketEnd):
         self.ws.closed_by_peer(LOST, RESET.text, False)
         self._forget()
 
+    def leave(self) -> None:
+        """It ends with the activation."""
+        if self.link is not None and not self.ended:
+            self.link.send([CLOSE, self.connection, *RESTARTING[:2]])
+        self._forget()
+
     # --- what became of the handlers -----------------------------------------------------------
 
     def listeners_closed(self, event: CloseEvent) -> None:
@@ -259,6 +267,11 @@ class SocketTable:
     def expect(self, socket: SocketEnd) -> None:
         """A gateway must attach to that end within the time limit."""
         socket._timer = self._loop.call_later(ATTACH_TIMEOUT_S, self._expired, socket)
+
+    def awaits_gateway(self, sockets: Iterable[SocketEnd]) -> bool:
+        """Whether one of these is exported, and its gateway has not attached yet."""
+        exported = self._exported
+        return bool(exported) and any(socket.id in exported for socket in sockets)
 
     @property
     def unattached(self) -> int:

@@ -47,6 +47,8 @@ class Owner(Protocol):
     """Once it is dead: what to tell those who still wait for its handlers."""
     held_up: int
     """How many timers, streams and stubs keep it in memory."""
+    streams: int
+    """How many of these are streams that somebody reads."""
     stirred: bool
     """It has done something since somebody last looked."""
 

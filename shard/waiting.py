@@ -1,13 +1,13 @@
-"""Calls that wait for a shard that is away, in order, within bounds of bytes and time."""
+"""Calls to objects whose home is away, or moves: in order, within bounds of bytes and time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from common.errors import LimpetError, Overloaded, Unavailable
+from common.ids import Partition
 from workers.exceptions import set_flags
 
 CALL_OVERHEAD_BYTES: Final = 500
@@ -17,9 +17,12 @@ Refuse = Callable[[LimpetError], None]
 
 
 class _Call:
-    __slots__ = ("refuse", "size", "start", "timer")
+    __slots__ = ("partition", "refuse", "size", "start", "timer")
 
-    def __init__(self, size: int, start: Callable[[], None], refuse: Refuse) -> None:
+    def __init__(
+        self, partition: Partition, size: int, start: Callable[[], None], refuse: Refuse
+    ) -> None:
+        self.partition = partition
         self.size = size
         self.start = start
         self.refuse = refuse
@@ -27,63 +30,60 @@ class _Call:
 
 
 class Waiting:
-    """The calls to the objects of one shard that cannot be sent just now.
+    """The calls of one process that cannot be sent just now.
 
     Args:
-        shard: which one.
         timeout_s: how long each may wait.
         max_bytes: how much may wait.
     """
 
-    def __init__(
-        self, shard: int, timeout_s: float, max_bytes: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._shard = shard
+    def __init__(self, timeout_s: float, max_bytes: int, loop: asyncio.AbstractEventLoop) -> None:
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._loop = loop
-        self._calls: deque[_Call] = deque()
+        self._calls: dict[_Call, None] = {}
         self._bytes = 0
 
-    def put(self, size: int, start: Callable[[], None], refuse: Refuse) -> None:
-        """Call *start* when the shard is back, or *refuse* when it stays away for too long.
+    def put(
+        self, partition: Partition, size: int, start: Callable[[], None], refuse: Refuse
+    ) -> None:
+        """Call *start* when somebody serves the partition, or *refuse* when nobody does for long.
 
         Args:
+            partition: of the object that is called.
             size: bytes of what the call carries.
             start: sends it; what was put in before has been sent.
             refuse: told why not; may be called at once.
         """
         size += CALL_OVERHEAD_BYTES
         if self._bytes + size > self._max_bytes:
-            text = f"{self._bytes} bytes of calls wait for shard {self._shard}, which is away"
+            text = f"{self._bytes} bytes of calls wait for objects whose home is away"
             refuse(set_flags(Overloaded(text), overloaded=True))
             return
-        call = _Call(size, start, refuse)
-        call.timer = self._loop.call_later(self._timeout_s, self._expired)
-        self._calls.append(call)
+        call = _Call(partition, size, start, refuse)
+        call.timer = self._loop.call_later(self._timeout_s, self._refuse, call)
+        self._calls[call] = None
         self._bytes += size
 
-    def start(self) -> None:
-        """The shard is back."""
-        for call in self._take(len(self._calls)):
-            call.start()
+    def start(self, partitions: Container[Partition]) -> None:
+        """These are served now."""
+        for call in [each for each in self._calls if each.partition in partitions]:
+            if call in self._calls:
+                self._take(call)
+                call.start()
 
     def close(self) -> None:
         """The process ends: refuse them all."""
-        self._refuse(len(self._calls))
+        for call in list(self._calls):
+            self._refuse(call)
 
-    def _expired(self) -> None:
-        self._refuse(1)  # they expire in the order in which they came
+    def _refuse(self, call: _Call) -> None:
+        self._take(call)
+        text = "the object's home cannot be reached"
+        call.refuse(set_flags(Unavailable(text), retryable=True))
 
-    def _refuse(self, count: int) -> None:
-        text = f"shard {self._shard}, the object's home, cannot be reached"
-        for call in self._take(count):
-            call.refuse(set_flags(Unavailable(text), retryable=True))
-
-    def _take(self, count: int) -> list[_Call]:
-        taken = [self._calls.popleft() for _ in range(count)]
-        for call in taken:
-            self._bytes -= call.size
-            if call.timer is not None:
-                call.timer.cancel()
-        return taken
+    def _take(self, call: _Call) -> None:
+        del self._calls[call]
+        self._bytes -= call.size
+        if call.timer is not None:
+            call.timer.cancel()

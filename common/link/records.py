@@ -14,7 +14,7 @@ record                  sent by       shape after the kind
 ``HELLO``               both          ``{...}``, see :class:`common.link.session.Hello`
 ``GOODBYE``             both          ``text``: why the sender closes the link
 ----------------------  ------------  ----------------------------------------------------------
-``ATTACH``              gateway       ``socket_id, connection, generation``: this client's
+``ATTACH``              gateway       ``socket_id, connection, partition``: this client's
                                       connection is now the other end of that socket
 ``CLOSE``               shard         ``connection, code | None, reason``: send a Close frame
 ``CLOSED``              gateway       ``connection, code, reason, was_clean``: the client sent
@@ -35,11 +35,21 @@ record                  sent by       shape after the kind
 ``ADOPT``               gateway       ``connection, target, tags, attachment | None, order,
                                       answered_ms, close_sent``: a connection that was held for
                                       an object of the shard's predecessor
-``ADOPTED``             gateway       : there are no more of them. The first thing a gateway says
-``SERVING``             shard         : events are welcome from now on
+``ADOPTED``             gateway       ``[partition, …]``: there are no more of them for the objects
+                                      of these. The first thing a gateway says, about those that
+                                      ``HELLO`` named; and after each ``TAKEN``
+``SERVING``             shard         ``[partition, …]``: events for the objects of these are
+                                      welcome from now on. With the first one, requests are, too
 ``DRAIN``               shard         : send no more events and requests; what belongs to those
                                       under way may still be sent
 ``DRAINED``             all           : none will come
+``HALT``                shard         ``[partition, …]``: send no more events for the objects of
+                                      these; what belongs to those under way may still be sent
+``HALTED``              all           ``[partition, …]``: none will come
+``GIVEN``               shard         ``[partition, …], [connection, …]``: these are not at home
+                                      here any more; nobody has handled what these connections,
+                                      held by objects of them, have said last
+``TAKEN``               shard         ``{partition: generation}``: these are at home here now
 ----------------------  ------------  ----------------------------------------------------------
 ``REQUEST``             the dialler   ``request_id, target | None, head``. Target ``None`` is the
                                       app's entry point, else ``[unique_key, id, name | None,
@@ -47,7 +57,8 @@ record                  sent by       shape after the kind
                                       stub). Head: ``[method, url, headers, upgrade,
                                       body_mode, body, client]``
 ``RESPONSE``            answerer      ``request_id, status, reason, headers, body_mode, body,
-                                      socket | None``; socket: ``[shard, socket_id, generation]``
+                                      socket | None``; socket: ``[shard, socket_id,
+                                      partition]``; partition -1: it is no object's
 ``FAILED``              answerer      ``request_id, {...}``: an error instead of an answer
 ``CANCEL``              the dialler   ``request_id``: whoever asked no longer waits
 ``BODY``                both          ``request_id, bytes``: a piece of a streamed body. The
@@ -96,6 +107,10 @@ ADOPTED: Final = 45
 SERVING: Final = 46
 DRAIN: Final = 47
 DRAINED: Final = 48
+HALT: Final = 49
+HALTED: Final = 50
+GIVEN: Final = 51
+TAKEN: Final = 52
 
 REQUEST: Final = 20
 RESPONSE: Final = 21
@@ -132,10 +147,14 @@ LENGTHS: Final[dict[int, int]] = {
     AUTO_RESPONSE: 4,
     AUTO_ANSWERED: 3,
     ADOPT: 8,
-    ADOPTED: 1,
-    SERVING: 1,
+    ADOPTED: 2,
+    SERVING: 2,
     DRAIN: 1,
     DRAINED: 1,
+    HALT: 2,
+    HALTED: 2,
+    GIVEN: 3,
+    TAKEN: 2,
     REQUEST: 4,
     RESPONSE: 8,
     FAILED: 3,

@@ -7,7 +7,7 @@ import errno
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol, cast
@@ -235,6 +235,21 @@ class StorageEngine:
         """The files are not another owner's by now: that one may have changed them."""
         partition, generation = database.right
         return self.generation_of(partition) == generation
+
+    def is_busy_in(self, partitions: Container[Partition]) -> bool:
+        """A thread works on a database of one of these, or waits for its disk."""
+        return any(
+            database.busy or self.syncer.is_waiting_for(database.wal)
+            for database in self._databases_in(partitions)
+        )
+
+    def let_go(self, partitions: Container[Partition]) -> None:
+        """Close every database of these: they go to another process."""
+        for database in self._databases_in(partitions):
+            self.close(database)
+
+    def _databases_in(self, partitions: Container[Partition]) -> list[Database]:
+        return [database for database, _ in self._open.values() if database.right[0] in partitions]
 
     def shut(self) -> None:
         """Wait for what is under way, and close everything."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from common.errors import LinkDown, LinkError
+from common.ids import PARTITION_COUNT
 from common.link.driver import Link
 from common.link.memory import MemoryNetwork, MemoryTransport, connect
 from common.link.records import (
@@ -226,7 +227,7 @@ class FakeShard:
             instance=f"{self.index:016x}",
             window_bytes=limits.get("window_bytes", 8 << 20),
             max_batch_bytes=64 << 20,
-            generations={},
+            generations=dict.fromkeys(range(PARTITION_COUNT), 1),
         )
         return await network.listen(
             f"shard-{self.index}", lambda: Link(hello, self, prompt_acks=True)
@@ -289,7 +290,7 @@ class FakeShard:
     def link_up(self, link: Link, peer: Hello) -> None:
         assert peer.role == "gateway"
         self.link = link
-        link.send([SERVING])
+        link.send([SERVING, list(range(PARTITION_COUNT))])
         self._news.set()
 
     def link_records(self, link: Link, records: list[Record]) -> None:

@@ -23,6 +23,7 @@ from gateway.holding import (
 )
 
 NUMBERS = st.integers(1, 4)
+PARTITIONS = (0, 1)
 
 
 class Model(RuleBasedStateMachine):
@@ -76,7 +77,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         number, self.next_number = self.next_number, self.next_number + 1
-        self.holding.hold(number, ["key", bytes([number % 2]), None], [], None, number)
+        self.holding.hold(number, ["key", bytes([0, number % 2]), None], [], None, number)
         self.open.add(number)
         self.sent[number] = 0
         self.handled[number] = []
@@ -134,12 +135,13 @@ class Model(RuleBasedStateMachine):
     @rule()
     def link(self) -> None:
         self.holding.step(Cause.LINKED)
+        self.holding.taken(PARTITIONS)
         self._pump()
 
     @precondition(lambda self: self.holding.home is Home.JOINING)
     @rule(steps=st.integers(0, 3))
     def serve(self, steps: int) -> None:
-        self.holding.step(Cause.SERVING)
+        self.holding.serving(PARTITIONS)
         self._pump(steps)
 
     @rule(steps=st.integers(0, 3))
@@ -175,7 +177,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.holding.home is Home.AWAY)
     @rule()
     def expire(self) -> None:
-        for hold in self.holding.expire():
+        for hold in self.holding.expire(0.0):
             self.open.discard(hold.number)
             self.expected_end.add(hold.number)
 
@@ -234,7 +236,7 @@ def test_every_step_leads_somewhere_and_home_can_always_be_lost() -> None:
 def test_reading_stops_at_the_bounds() -> None:
     holding = Holding(Budget(connection_bytes=500, total_bytes=700))
     for number in (1, 2):
-        holding.hold(number, ["key", b"a", None], [], None, number)
+        holding.hold(number, ["key", b"\0a", None], [], None, number)
         holding.holds[number].phase = Phase.WAITING
     assert not holding.keep(1, "x", 300)
     assert holding.keep(1, "x", 50)

@@ -1,4 +1,4 @@
-"""The seeded driver of misfortune: kills, stops and reloads the processes of a running cluster."""
+"""The seeded driver of misfortune: kills, stops, reloads and scales a running cluster."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Chaos:
         self._cluster = cluster
         self._rng = rng
         self._actions = actions
+        self._shards = 2
 
     async def rage(self, seconds: float) -> None:
         """Go on for so long; everything runs again when it returns."""
@@ -53,11 +54,19 @@ class Chaos:
             os.kill(pid, signal.SIGCONT)
 
     async def _reload(self) -> None:
+        await self._command("reload")
+
+    async def _scale(self) -> None:
+        shards = self._rng.choice([count for count in (1, 2, 3, 4) if count != self._shards])
+        self._shards = shards
+        await self._command("scale", str(shards))
+
+    async def _command(self, *words: str) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "local.cli",
-            "reload",
+            *words,
             f"--run-dir={self._cluster.folder / 'run'}",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -67,7 +76,8 @@ class Chaos:
         assert process.returncode == 0, output.decode()
 
     def _signal(self, role: str, number: int) -> int:
-        pid = self._rng.choice(self._cluster.pids(role))
+        pids = self._cluster.pids(role)
+        pid = self._rng.choice(pids[: self._shards] if role == "shard" else pids)
         with suppress(ProcessLookupError):
             os.kill(pid, number)
         return pid

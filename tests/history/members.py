@@ -89,9 +89,13 @@ class Population:
 
     async def members_of(self, room: str) -> list[str]:
         """Whom the object of a room lists."""
-        async with self._session.get(f"{self._url}/{room}/who") as response:
-            members: list[str] = await response.json(content_type=None)
-            return members
+        while True:
+            async with self._session.get(f"{self._url}/{room}/who") as response:
+                if response.status == 503 and "Retry-After" in response.headers:
+                    continue  # the shard that worked on it was killed a moment ago
+                assert response.status == 200, await response.text()
+                members: list[str] = await response.json(content_type=None)
+                return members
 
     async def _join(self, room: str) -> Connection:
         loop = asyncio.get_running_loop()

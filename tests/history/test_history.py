@@ -1,4 +1,4 @@
-"""Numbered messages through real processes that are killed, stopped and reloaded meanwhile.
+"""Numbered messages through processes that are killed, stopped, reloaded and scaled meanwhile.
 
 Every run prints its seed; HISTORY_SEED repeats one. SOAK_S makes the long one as long as you like.
 """
@@ -74,8 +74,12 @@ def test_kills_stops_and_reloads() -> None:
     assert run(5, ("kill", "stop", "reload")) == []
 
 
+def test_scaling_closes_nobody_and_loses_nothing() -> None:
+    assert run(5, ("scale",), codes=frozenset(), gateways=2) == []
+
+
 def test_two_gateways() -> None:
-    assert run(4, ("kill", "stop", "reload"), gateways=2) == []
+    assert run(6, ("kill", "stop", "reload", "scale"), gateways=2) == []
 
 
 def test_the_checker_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +91,13 @@ def test_the_checker_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.soak
 @pytest.mark.timeout(SOAK_S + 300)
 def test_for_long() -> None:
-    everything = ("kill", "stop", "reload")
-    assert run(SOAK_S, everything, rooms=20, members=5, pace_s=0.2, shards=4) == []
+    everything = ("kill", "stop", "reload", "scale")
+    assert run(SOAK_S, everything, rooms=20, members=5, pace_s=0.2) == []
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(SOAK_S + 300)
 def test_for_long_with_dying_gateways() -> None:
-    everything = ("kill", "stop", "reload", "kill_gateway")
+    everything = ("kill", "stop", "reload", "scale", "kill_gateway")
     codes = frozenset({1012, 1006})
     assert run(SOAK_S, everything, rooms=20, members=5, pace_s=0.2, gateways=2, codes=codes) == []

@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.errors import LinkDown, LinkError
-from common.ids import PARTITION_COUNT, Partition
 from common.link.driver import Link
 from common.link.memory import MemoryNetwork
 from common.link.records import (
@@ -46,6 +45,7 @@ from common.link.records import (
 )
 from common.link.session import Hello
 from common.membership import FixedMembership
+from common.ownership import MemoryOwnership, OwnershipTable
 from common.settings import Settings
 from local.cluster import LoopClock
 from shard.activation import Activation
@@ -338,14 +338,13 @@ async def solo(
     data = TemporaryDirectory(prefix="limpet-")
     settings = {"data_dir": Path(data.name), **settings}
     clock = LoopClock(loop)
-    generations = {Partition(each): 1 for each in range(PARTITION_COUNT)}
     shard = Shard(
         0,
         make_app(*classes, entry=entry),
         replace(Settings.load({}), **settings),
         network,
         FixedMembership(1),
-        generations,
+        MemoryOwnership(OwnershipTable(), "shard 0"),
         clock,
         random.Random(1),
     )

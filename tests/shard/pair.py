@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from common.clock import SystemClock
-from common.ids import PARTITION_COUNT, Partition
 from common.link.memory import MemoryNetwork
 from common.membership import FixedMembership
-from common.placement import ShardIndex
+from common.ownership import MemoryOwnership, OwnershipTable
 from common.settings import Settings
 from common.wrangler import Binding, Project
 from shard.app import App
@@ -138,16 +137,14 @@ async def pair(
     settings = replace(Settings.load({}), **{**defaults, **options})
     network = MemoryNetwork()
     membership = FixedMembership(2)
+    table = OwnershipTable()
     app = make_app(*classes, entry=entry)
     loop = asyncio.get_running_loop()
     shards = []
     for index in range(2):
-        owned = membership.placement.partitions_of(ShardIndex(index))
-        generations = {Partition(each): 1 for each in range(PARTITION_COUNT) if each in owned}
         rng = random.Random(index)
-        shards.append(
-            Shard(index, app, settings, network, membership, generations, SystemClock(), rng)
-        )
+        owner = MemoryOwnership(table, f"shard {index}")
+        shards.append(Shard(index, app, settings, network, membership, owner, SystemClock(), rng))
     try:
         for shard in shards:
             await shard.start()

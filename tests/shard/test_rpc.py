@@ -521,7 +521,9 @@ async def test_abort_fails_every_call_in_flight_and_breaks_the_stub_for_ever(
     for call in (stub.count, lambda: stub.fetch("http://x/")):
         with pytest.raises(JsException, match=expected.replace("()", r"\(\)")):
             await call()
-    again = shards.stub("FAULTY", home=shards.shards[0].home_of(stub.id.raw))
+    home = shards.shards[0].home_of(stub.id.raw)
+    assert home is not None
+    again = shards.stub("FAULTY", home=home)
     assert await again.count() == 1
     assert Faulty.lives == 2
 
@@ -540,6 +542,7 @@ async def test_a_constructor_that_raises_runs_again_for_each_call(
 ) -> None:
     shards, stub = faulty
     home = shards.shards[0].home_of(stub.id.raw)
+    assert home is not None
     broken = shards.stub("BROKEN", home=home)
     for _ in range(2):
         with pytest.raises(ValueError, match="not yet") as caught:

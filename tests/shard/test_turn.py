@@ -42,6 +42,7 @@ class OneOwner:
         self.dead = False
         self.death: BaseException = RuntimeError("dead")
         self.held_up = 0
+        self.streams = 0
         self.stirred = False
         self.carriers: set[Carrier] = set()
         self.steps = 0
