@@ -481,8 +481,9 @@ class Settings:
         roles=_BOTH,
         help="First delay before a lost link is tried again; it doubles from there.",
     )
+    # A try costs some 50 µs, and clients wait for it to succeed.
     link_reconnect_max_s: float = setting(
-        2.0,
+        0.25,
         lo=0.001,
         hi=3600,
         section="Links",

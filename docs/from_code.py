@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from common import close_reasons, errors
 from common.settings_docs import markdown_table
 from gateway import closing, holding
+from shard import residence
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -73,6 +74,20 @@ def holding_table() -> str:
     )
 
 
+def residence_table() -> str:
+    """Return the transition table of a partition on a shard."""
+    return "\n".join(
+        [
+            "| it is | and this happens | then it is |",
+            "|---|---|---|",
+            *(
+                f"| {stage.name} | {cause.name}: {cause.value} | {then.name} |"
+                for (stage, cause), then in residence.STEPS.items()
+            ),
+        ]
+    )
+
+
 def _tree(error: type[errors.LimpetError], depth: int) -> list[tuple[type[Any], int]]:
     below = [each for sub in error.__subclasses__() for each in _tree(sub, depth + 1)]
     return [(error, depth), *below]
@@ -114,6 +129,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "close-reasons": close_reason_table,
     "closing": closing_table,
     "holding": holding_table,
+    "residence": residence_table,
 }
 """File name (without ``.md``) -> who writes it."""
 

@@ -84,7 +84,7 @@ def test_a_bad_value_names_itself_and_what_is_allowed(
     [
         (
             {"LINK_RECONNECT_MIN_S": "3"},
-            "LINK_RECONNECT_MIN_S=3: is more than LINK_RECONNECT_MAX_S=2",
+            "LINK_RECONNECT_MIN_S=3: is more than LINK_RECONNECT_MAX_S=0.25",
         ),
         ({"RESTART_BACKOFF_MAX_S": "0.05"}, "RESTART_BACKOFF_MIN_S=0.1: is more than"),
         (

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import structlog
 
+from common.ids import PARTITION_COUNT
 from common.link.records import ADOPTED
 from local import virtual_time
 from local.cluster import LoopClock
@@ -72,7 +73,7 @@ class Bell(DurableObject):
 async def ringing(*classes: type[Any], **settings: Any) -> AsyncIterator[Solo]:
     """A shard that serves, with a disk that no thread waits for."""
     async with solo(*classes, sync_threads=0, **settings) as one:
-        one.gateway.link.send([ADOPTED])
+        one.gateway.link.send([ADOPTED, list(range(PARTITION_COUNT))])
         await until(lambda: one.shard.gateways.serving)
         yield one
 
