@@ -141,7 +141,8 @@ class ClusterObjects:
     def _home(self, stub: DurableObjectStub) -> tuple[Shard, Slot]:
         channel = stub._channel
         assert isinstance(channel, ObjectChannel)
-        shard = self.shards.get(self._any_shard().home_of(channel.object_id))
+        home = self._any_shard().home_of(channel.object_id)
+        shard = None if home is None else self.shards.get(home)
         if shard is None:
             raise RuntimeError("the object's shard does not run")
         namespace = shard.namespace_of_key(channel.namespace.binding.unique_key)

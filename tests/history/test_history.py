@@ -84,7 +84,7 @@ def test_two_gateways() -> None:
 
 def test_the_checker_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED_BUG", "on")
-    found = run(3, ("kill",), patience_s=3)
+    found = run(3, ("kill",), patience_s=8)
     assert any("was told of a gap" in each for each in found), found
 
 
