@@ -253,7 +253,7 @@ async def test_none_rings_before_the_shard_serves() -> None:
         await one.stub("BELL").set(1)
         await asyncio.sleep(50)
         assert not runs["a"]
-        one.gateway.link.send([ADOPTED])
+        one.gateway.link.send([ADOPTED, list(range(PARTITION_COUNT))])
         await asyncio.sleep(1)
         assert len(runs["a"]) == 1
 
