@@ -163,6 +163,9 @@ class StorageEngine:
             self._moving.pop(database.path, None)
             if error is not None:
                 log.warning("storage.checkpoint_failed", file=database.path, error=str(error))
+                # SQLite takes the log for moved, and would begin it anew at the next commit, while
+                # the database file may not be on disk. Opened again, it reads all of the log.
+                self.close(database)
             done(error)
             if self._is_left(database):
                 self.close(database)

@@ -15,6 +15,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,32 @@ PLANTED: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
         )
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_checkpoint_whose_sync_failed_is_made_again(tmp_path: Path, seed: int) -> None:
+    """The log is not begun anew before what it had is on disk."""
+    disk = ForgetfulDisk()
+    home = Home(tmp_path / "data", disk, wal_checkpoint_bytes=64 * 1024)
+
+    def fail_once(path: str) -> None:
+        if path == str(home.path):
+            disk.inject = lambda path: None
+            raise OSError(5, "Input/output error")
+
+    keys = [f"k{number}" for number in range(10)]
+    for number, key in enumerate(keys):
+        if number == 4:
+            disk.inject = fail_once
+        home.run(partial(_put, key))
+        home.settle()
+    home.crash(random.Random(seed))
+    assert home.run(lambda s: dict(s.kv.list())) == dict.fromkeys(keys, "x" * 9000)
+    home.close()
+
+
+def _put(key: str, s: Storage) -> None:
+    s.kv.put(key, "x" * 9000)
 
 
 def test_a_file_that_a_killed_process_had_made_lasts_with_its_first_commit(tmp_path: Path) -> None:
