@@ -49,6 +49,10 @@ class Room(DurableObject):
         self.ctx.storage.kv.put("n", 1)
         return 1
 
+    def put_unconfirmed(self) -> int:
+        self.ctx.storage.put("n", 1, allowUnconfirmed=True)
+        return 1
+
     def seen(self) -> Any:
         return self.ctx.storage.kv.get("n")
 
@@ -177,3 +181,53 @@ async def test_an_object_with_an_unfinished_commit_stays_in_memory(tmp_path: Pat
         await keeper.let_go()
         assert await call == 1
         assert not activation.busy
+
+
+class Quick(Room):
+    """A class that does not wait for the disk."""
+
+    durability = "normal"
+
+
+class Odd(Room):
+    durability = "sometimes"
+
+
+@pytest.mark.parametrize("everywhere", ["full", "normal"])
+async def test_each_class_says_what_its_commits_wait_for(tmp_path: Path, everywhere: str) -> None:
+    class Strict(Room):
+        durability = "full"
+
+    settings: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "sync_threads": 0,
+        "durability": everywhere,
+    }
+    async with solo(Room, Quick, Strict, Odd, **settings) as one:
+        keeper = Gatekeeper(one)
+        calls = {
+            name: asyncio.ensure_future(one.stub(name).put())
+            for name in ("ROOM", "QUICK", "STRICT")
+        }
+        await turns(50)
+        told = {name for name, call in calls.items() if call.done()}
+        assert told == {"QUICK"} | ({"ROOM"} if everywhere == "normal" else set())
+        await keeper.let_go()
+        assert [await call for call in calls.values()] == [1, 1, 1]
+        with pytest.raises(Exception, match=r'Odd\.durability must be "full" or "normal"'):
+            await one.stub("ODD").put()
+        syncer: Any = one.shard.storage.syncer
+        syncer._submit = keeper.submit
+
+
+async def test_an_unconfirmed_write_holds_nothing_and_its_loss_resets_the_object(
+    tmp_path: Path,
+) -> None:
+    async with room(tmp_path) as (one, keeper):
+        assert await one.stub("ROOM").put_unconfirmed() == 1
+        first = one.activation("ROOM")
+        keeper.fail()
+        await keeper.let_go()
+        assert first.dead
+        assert one.slot("ROOM").activation is None
+        assert await one.stub("ROOM").seen() is None
