@@ -14,8 +14,9 @@ from typing import Final, Protocol, cast
 import structlog
 
 from common.errors import LinkClosedByPeer, LinkDown, LinkError, ProtocolError
+from common.link.lifecycle import LinkState
 from common.link.records import Record
-from common.link.session import Hello, LinkSession, LinkState
+from common.link.session import Hello, LinkSession
 from common.link.wire import HEAD, HEAD_BYTES
 
 log = structlog.get_logger(__name__)

@@ -25,21 +25,18 @@ at the end of a turn of the event loop, and hands what arrives to :meth:`receive
 * **Goodbye.** The last thing sent. It travels in a batch without a number, so it needs no credit
   and acknowledging it can say nothing of records that were dropped.
 
-::
-
-        hello sent          peer's HELLO            GOODBYE sent or received,
-   NEW ───────────▶ GREETED ────────────▶ OPEN ──▶ protocol error, transport lost ──▶ CLOSED
+The states, and what leads from one to the next, are a table: :mod:`common.link.lifecycle`.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import ProtocolError
+from common.link.lifecycle import STEPS, LinkAction, LinkCause, LinkState
 from common.link.records import (
     BLOB_FRAME,
     BODY_CREDIT,
@@ -145,15 +142,6 @@ _HELLO_TYPES: Final = {
     "max_batch_bytes": int,
     "generations": dict,
 }
-
-
-class LinkState(enum.Enum):
-    """Where a link stands; the comment says what comes next."""
-
-    NEW = "new"  # -> GREETED, when the transport is up and HELLO has been queued
-    GREETED = "greeted"  # -> OPEN, when the peer's HELLO has come; -> CLOSED
-    OPEN = "open"  # -> CLOSED
-    CLOSED = "closed"  # the end
 
 
 _OPEN: Final = LinkState.OPEN
@@ -359,8 +347,7 @@ class LinkSession:
 
     def greet(self) -> None:
         """Queue ``HELLO``. Called once, when the transport is up."""
-        assert self.state is LinkState.NEW
-        self.state = LinkState.GREETED
+        self._step(LinkCause.GREET)
         self.send([HELLO, self.local.fields()])
 
     def goodbye(self, reason: str, *, handling: bool = False) -> None:
@@ -373,18 +360,25 @@ class LinkSession:
             handling: the batch received last has not been handled to its end, so it is not
                 acknowledged.
         """
-        if self.state is LinkState.CLOSED:
+        if self._step(LinkCause.PART) is not LinkAction.PART:
             return
-        self.state = LinkState.CLOSED
         self._parting = [GOODBYE, reason]
         if handling:
             self._received_seq = max(self._sent_ack, self._received_seq - 1)
 
     def lost(self) -> None:
         """The transport is gone, or the peer: drop what is queued."""
-        self.state = _CLOSED
-        self._parting = None
-        self._drop()
+        self._step(LinkCause.LOST)
+
+    def _step(self, cause: LinkCause) -> LinkAction:
+        step = STEPS.get((self.state, cause))
+        if step is None:
+            raise ProtocolError(f"{cause.name} has no place on a link that is {self.state.value}")
+        self.state = step.state
+        if step.action is LinkAction.DROP:
+            self._parting = None
+            self._drop()
+        return step.action
 
     @property
     def queued_bytes(self) -> int:
@@ -541,7 +535,7 @@ class LinkSession:
         if self.state is not _OPEN:
             self._greeted(records)
         elif records and records[0][0] == HELLO:
-            raise ProtocolError("a second HELLO")
+            self._step(LinkCause.HELLO)  # a second one: the table has no such step
         if records and records[-1][0] == GOODBYE:
             self.farewell = str(records.pop()[1])
         return records
@@ -553,8 +547,9 @@ class LinkSession:
         first = records.pop(0)
         if first[0] != HELLO:
             raise ProtocolError(f"record of kind {first[0]} before HELLO")
-        self.peer = Hello.read(first[1])
-        self.state = LinkState.OPEN
+        peer = Hello.read(first[1])
+        self._step(LinkCause.HELLO)
+        self.peer = peer
         if not self._woken:  # for what was queued behind our HELLO
             self._woken = True
             self._wake()

@@ -19,9 +19,10 @@ from common.link.driver import (
     READ_BUFFER_BYTES,
     Link,
 )
+from common.link.lifecycle import LinkState
 from common.link.memory import KERNEL_BYTES, connect
 from common.link.records import CLOSE, FRAMES, PAUSE, Record
-from common.link.session import BATCH_TARGET_BYTES, CONGESTED_BYTES, Hello, LinkState
+from common.link.session import BATCH_TARGET_BYTES, CONGESTED_BYTES, Hello
 from common.link.wire import HEAD, encode
 from local.virtual_time import on_virtual_time
 from tests.common.link.support import Line, Recorder, hello, open_pair, take

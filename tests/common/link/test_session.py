@@ -10,6 +10,7 @@ import msgpack
 import pytest
 
 from common.errors import ProtocolError
+from common.link.lifecycle import STEPS, LinkCause, LinkState
 from common.link.records import (
     BLOB_FRAME,
     CLOSE,
@@ -29,7 +30,6 @@ from common.link.session import (
     URGENT,
     Hello,
     LinkSession,
-    LinkState,
 )
 from common.link.wire import BLOB_MIN_BYTES, HEAD, HEAD_BYTES, decode, encode
 from tests.common.link.support import (
@@ -153,13 +153,27 @@ def test_a_record_before_hello_is_refused(seq: int) -> None:
 
 def test_a_second_hello_is_refused() -> None:
     gateway, shard = open_pair()
-    with pytest.raises(ProtocolError, match="second HELLO"):
+    with pytest.raises(ProtocolError, match="HELLO has no place on a link that is open"):
         receive(shard, batch(2, 0, [HELLO, gateway.local.fields()]))
 
 
 def test_a_greeting_is_made_once() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ProtocolError, match="GREET has no place on a link that is greeted"):
         fresh().greet()
+
+
+def test_a_peer_that_is_greeted_before_we_have_greeted_is_refused() -> None:
+    silent = LinkSession(hello("shard"), lambda: None, prompt_acks=True)
+    with pytest.raises(ProtocolError, match="HELLO has no place on a link that is new"):
+        receive(silent, take(fresh()))
+    assert silent.peer is None
+
+
+def test_every_state_of_the_table_is_reached_and_can_be_left() -> None:
+    assert {step.state for step in STEPS.values()} == set(LinkState) - {LinkState.NEW}
+    for state in LinkState:
+        for cause in (LinkCause.PART, LinkCause.LOST):
+            assert STEPS[state, cause].state is LinkState.CLOSED
 
 
 # --- sequence ------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from common.link import session as session_module
+from common.link.lifecycle import LinkState
 from common.link.records import CLOSE, GOODBYE, HELLO, UNSETTLED
-from common.link.session import RECORD_BYTES, LinkSession, LinkState
+from common.link.session import RECORD_BYTES, LinkSession
 from common.link.wire import HEAD, HEAD_BYTES, decode
 from tests.common.link.support import hello, messages
 
