@@ -323,6 +323,15 @@ class Settings:
         roles=_SHARD,
         help="How long an object is idle before it leaves memory.",
     )
+    wake_slice_s: float = setting(
+        0.01,
+        lo=0.001,
+        hi=60,
+        special={0: "no limit"},
+        section="Objects",
+        roles=_SHARD,
+        help="How long objects are woken at a stretch; then those awake have their turn.",
+    )
     block_concurrency_timeout_s: float = setting(
         30.0,
         lo=0.1,

@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diagrams import drawing
+
 from common import close_reasons, errors
+from common.link import lifecycle as link_lifecycle
 from common.settings_docs import markdown_table
 from gateway import closing, holding
+from shard import lifecycle as slot_lifecycle
 from shard import residence
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ def close_reason_table() -> str:
 def closing_table() -> str:
     """The closing handshake: what each cause does in each phase."""
     return _machine(
+        "How a connection ends",
         closing.STEPS,
         ("the connection is", "and this happens", "Close frame sent", "the object is told", "TCP"),
         lambda step: (step.write.name, step.tell.name, step.tcp.name),
@@ -67,6 +72,7 @@ def closing_table() -> str:
 def holding_table() -> str:
     """A shard as its gateways see it."""
     return _machine(
+        "How a shard comes and goes",
         holding.STEPS,
         ("the shard is", "and this happens", "what follows for its connections"),
         lambda step: (step[1].value,),
@@ -75,16 +81,35 @@ def holding_table() -> str:
 
 
 def residence_table() -> str:
-    """Return the transition table of a partition on a shard."""
-    return "\n".join(
-        [
-            "| it is | and this happens | then it is |",
-            "|---|---|---|",
-            *(
-                f"| {stage.name} | {cause.name}: {cause.value} | {then.name} |"
-                for (stage, cause), then in residence.STEPS.items()
-            ),
-        ]
+    """A partition on a shard."""
+    return _machine(
+        "How a partition comes and goes",
+        residence.STEPS,
+        ("it is", "and this happens"),
+        lambda step: (),
+        lambda step: step,
+    )
+
+
+def link_table() -> str:
+    """A link between two processes."""
+    return _machine(
+        "How a link begins and ends",
+        link_lifecycle.STEPS,
+        ("the link is", "and this happens", "what is queued"),
+        lambda step: (step.action.value,),
+        lambda step: step.state,
+    )
+
+
+def slot_table() -> str:
+    """An object in its shard."""
+    return _machine(
+        "How an object wakes and sleeps",
+        slot_lifecycle.STEPS,
+        ("the object is", "and this happens", "what follows"),
+        lambda step: (step.action.value,),
+        lambda step: step.state,
     )
 
 
@@ -94,13 +119,21 @@ def _tree(error: type[errors.LimpetError], depth: int) -> list[tuple[type[Any], 
 
 
 def _machine(
+    title: str,
     steps: Mapping[Any, Any],
     columns: tuple[str, ...],
     effects: Callable[[Any], tuple[str, ...]],
     following: Callable[[Any], enum.Enum],
 ) -> str:
-    """One row a transition; a pair that is not in the table does nothing."""
-    lines = [f"| {' | '.join((*columns, 'then it is'))} |", "|---" * (len(columns) + 1) + "|"]
+    """The drawing, and one row a transition."""
+    ways: dict[tuple[str, str], list[str]] = {}
+    for (state, cause), step in steps.items():
+        way = state.name, following(step).name
+        ways.setdefault(way, []).append(cause.name.lower().replace("_", " "))
+    states: list[str] = list(dict.fromkeys(name for way in ways for name in way))
+    order = [each.name for each in type(next(iter(steps))[0])]
+    lines = [drawing(title, sorted(states, key=order.index), ways), ""]
+    lines += [f"| {' | '.join((*columns, 'then it is'))} |", "|---" * (len(columns) + 1) + "|"]
     for (state, cause), step in steps.items():
         done = [_word(each) for each in effects(step)]
         row = (f"`{state.name}`", cause.value, *done, f"`{following(step).name}`")
@@ -130,6 +163,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "closing": closing_table,
     "holding": holding_table,
     "residence": residence_table,
+    "link": link_table,
+    "slot": slot_table,
 }
 """File name (without ``.md``) -> who writes it."""
 

@@ -31,6 +31,7 @@ from common.link.driver import Link
 from common.link.records import GIVEN, HALT
 from shard.draining import LOOK_INTERVAL_S, is_at_work
 from shard.held import HeldSocket
+from shard.lifecycle import State
 
 if TYPE_CHECKING:
     from common.membership import Membership
@@ -184,6 +185,8 @@ class HandOff:
         for slot in shard.slots_in(partitions):
             if shard.sockets.awaits_gateway(slot.sockets):
                 return f"sockets of {slot} without their client"
+            if slot.state is State.DUE:
+                return f"{slot}, which waits for its turn to wake"
             life = slot.activation
             if life is not None and (is_at_work(life) or life.streams):
                 return f"handlers of {slot}"

@@ -62,6 +62,7 @@ class HeldSocket(SocketEnd):
         "answered_ms",
         "attachment",
         "close_sent",
+        "is_unlisted",
         "order",
         "tags",
     )
@@ -78,6 +79,8 @@ class HeldSocket(SocketEnd):
         self._held = held
         self.close_sent = False
         """The app has closed."""
+        self.is_unlisted = False
+        """It is not among those of its object any more."""
         self._left: tuple[int, str, bool] | None = None
         """How the client's side ended, once it has."""
         self._ws: WebSocket | None = None
@@ -309,6 +312,7 @@ class HeldSocket(SocketEnd):
         if self._ws is not None:
             self._ws.closed_by_peer(LOST, RESET.text, False)
         self._end()
+        self._tell_settled()  # whatever was under way: there is nothing more to tell
         self._held.discard(self)
         self.sleep()
 
@@ -318,10 +322,21 @@ class HeldSocket(SocketEnd):
             # The other end is an app's, on this or another shard: that cannot follow.
             self.link.send([CLOSE, self.connection, *RESTARTING[:2]])
         self.ended = True
+        self._told_unsettled = False  # the gateway knows by GIVEN what was handled
         self._kept = None
         self._table.forget(self)
         self._held.discard(self)
         self.sleep()
+
+    def handler_ended(self, size: int = 0) -> None:
+        super().handler_ended(size)
+        if not self._unhandled and self.is_unlisted:
+            self._held.slot.sockets.discard(self)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """The gateway waits to hear that something has been handled."""
+        return self._told_unsettled
 
     def _end(self) -> None:
         """Nothing can be sent any more."""

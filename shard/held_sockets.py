@@ -123,14 +123,17 @@ class HeldSockets:
 
     def discard(self, socket: HeldSocket) -> None:
         """It is not among ``getWebSockets()`` any more."""
-        if self._all.pop(socket.order, None) is None:
+        if not socket.is_unsettled:  # else a reset must still find it
+            self.slot.sockets.discard(socket)
+        if socket.is_unlisted:
             return
+        socket.is_unlisted = True
+        del self._all[socket.order]
         for tag in socket.tags:
             tagged = self._by_tag[tag]
             del tagged[socket.order]
             if not tagged:
                 del self._by_tag[tag]
-        self.slot.sockets.discard(socket)
         self._sockets = None
 
     def sleep(self) -> None:

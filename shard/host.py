@@ -69,6 +69,7 @@ from shard.storage.epoch import boot_epoch
 from shard.storage.object_storage import ObjectStorage
 from shard.turn import task_factory
 from shard.waiting import Waiting
+from shard.waking import Wakes
 from workers.durable_object import prepare_instance
 from workers.host import enter_host, set_process_host
 from workers.namespace import DurableObjectId, DurableObjectStub
@@ -118,6 +119,7 @@ class Shard:
         self.body_window_bytes = settings.body_window_bytes
         self._loop = asyncio.get_running_loop()
         self._loop.set_task_factory(task_factory)
+        self.wakes = Wakes(settings.wake_slice_s, self._loop)
         self._transport = transport
         self._membership = membership
         self.clock = clock
@@ -236,6 +238,7 @@ class Shard:
         """For tests: from now on react to nothing, as a process that was killed."""
         self._stopping = self._leaving = True
         self.alarms.stop()
+        self.wakes.stop()
 
     async def kill(self) -> None:
         """For tests: release everything, and finish nothing."""
@@ -254,6 +257,8 @@ class Shard:
             return f"{asked} requests"
         if self.sockets.unattached:
             return f"{self.sockets.unattached} sockets without their client"
+        if len(self.wakes):
+            return f"{len(self.wakes)} objects that wait for their turn to wake"
         for namespace in self.namespaces.values():
             for slot in namespace.slots.values():
                 if slot.activation is not None and is_at_work(slot.activation):

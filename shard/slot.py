@@ -1,14 +1,8 @@
 """A slot: what a shard keeps of one object, whether or not it is in memory.
 
 It makes the activation when an event comes, keeps the events that have to wait, and ends the
-activation when the object is idle or reset.
-
-::
-
-              first event            constructor returns
-    ASLEEP ────────────────▶ WAKING ─────────────────────▶ AWAKE ──┐
-       ▲                       │ raises                      │     │ idle
-       └───────────────────────┴──────────── reset ──────────┴─────┘
+activation when the object is idle or reset. Its states, and what leads from one to the next, are a
+table: :mod:`shard.lifecycle`.
 """
 
 from __future__ import annotations
@@ -24,7 +18,9 @@ import structlog
 from common.errors import ObjectReset, Overloaded, Unavailable
 from common.ids import ObjectId
 from shard.activation import Activation
+from shard.lifecycle import STEPS, Action, Cause, State
 from shard.turn import Done, plain
+from shard.waking import Wakes
 from workers.exceptions import set_flags
 
 log = structlog.get_logger(__name__)
@@ -44,6 +40,7 @@ class SlotHost(Protocol):
     """What a slot needs from its shard."""
 
     max_pending_bytes: int
+    wakes: Wakes
     base_context: Context
     enter_function: Callable[..., Any] | None
     """Calls a handler so that it can wait; see :mod:`shard.stacks`."""
@@ -90,6 +87,7 @@ class Slot:
     Attributes:
         id: whose place it is.
         namespace: the class and key it belongs to (opaque here).
+        state: where it is in its life.
         activation: its life in memory, or ``None``.
         pending: events that wait, oldest first.
         sockets: the server ends of its WebSockets, regular and held.
@@ -108,6 +106,7 @@ class Slot:
         "pending",
         "pending_bytes",
         "sockets",
+        "state",
     )
 
     def __init__(
@@ -116,6 +115,7 @@ class Slot:
         self.id = object_id
         self.namespace = namespace
         self.host = host
+        self.state = State.ASLEEP
         self.activation: Activation | None = None
         self.pending: deque[Pending] = deque()
         self.pending_bytes = 0
@@ -151,26 +151,26 @@ class Slot:
         """Start an event now, or behind those that wait."""
         activation = self.activation
         if activation is None:
-            activation = self._wake(event)
-            if activation is None:
-                return
-            if not activation.free:
-                # What the constructor has called comes after the event that it was run for.
-                self.pending.appendleft(event)
-                self.pending_bytes += event.size
-                activation.step_ended()
-                return
-        if activation.free:
-            global _stacked
-            if _stacked < MAX_STACKED:
-                _stacked += 1
-                try:
-                    event.start(activation)
-                finally:
-                    _stacked -= 1
-                return
-            activation.free = False
-            self.drain_soon()
+            self._rouse(event)
+        elif activation.free:
+            self._start(activation, event)
+        else:
+            self._wait(event)
+
+    def _start(self, activation: Activation, event: Pending) -> None:
+        global _stacked
+        if _stacked < MAX_STACKED:
+            _stacked += 1
+            try:
+                event.start(activation)
+            finally:
+                _stacked -= 1
+            return
+        activation.free = False
+        self.drain_soon()
+        self._wait(event)
+
+    def _wait(self, event: Pending) -> None:
         wanted = self.pending_bytes + event.size
         if event.size and self.pending and wanted > self.host.max_pending_bytes:
             error = Overloaded(
@@ -203,7 +203,49 @@ class Slot:
 
     # --- lives ---------------------------------------------------------------------------------
 
-    def _wake(self, event: Pending) -> Activation | None:
+    def _step(self, cause: Cause) -> Action:
+        """Something has happened to the object.
+
+        Raises:
+            KeyError: it cannot happen now.
+        """
+        self.state, action = STEPS[self.state, cause]
+        return action
+
+    def _rouse(self, event: Pending) -> None:
+        """An event has come for an object that is not in memory."""
+        if self.state is State.DUE:
+            self._wait(event)
+        elif self.host.wakes.crowded:
+            self._step(Cause.CROWD)
+            self._wait(event)
+            self.host.wakes.queue(self)
+        else:
+            self._step(Cause.EVENT)
+            self._wake(event)
+
+    def take_turn(self) -> None:
+        """See :class:`shard.waking.Sleeper`."""
+        if self.state is State.DUE:
+            self._step(Cause.TURN)
+            event = self.pending.popleft()
+            self.pending_bytes -= event.size
+            self._wake(event)
+
+    def _wake(self, event: Pending) -> None:
+        """Construct, and start the event that this is for."""
+        activation = self._construct(event)
+        if activation is None:
+            return
+        if activation.free:
+            self._start(activation, event)
+            return
+        # What the constructor has called comes after the event that it was run for.
+        self.pending.appendleft(event)
+        self.pending_bytes += event.size
+        activation.step_ended()
+
+    def _construct(self, event: Pending) -> Activation | None:
         activation = Activation(self, self._loop)
         self.activation = activation
         self._idle_since = None
@@ -221,13 +263,15 @@ class Slot:
         if activation.dead:
             event.fail(activation.death)
             return None
+        self._step(Cause.CONSTRUCTED)
         return activation
 
     def reset(self, error: BaseException, *, overloaded: bool = False) -> None:
         """End the activation: calls under way and waiting fail with *error*, sockets close."""
-        activation, self.activation = self.activation, None
-        if activation is None:
+        if self._step(Cause.RESET) is not Action.FAIL:
             return
+        activation, self.activation = self.activation, None
+        assert activation is not None
         for name, value in (("durableObjectReset", True), ("overloaded", overloaded)):
             if value:
                 try:
@@ -251,21 +295,26 @@ class Slot:
             idle_timeout_s: at least 0.
         """
         activation = self.activation
-        if activation is None:
+        if activation is None or self.state is not State.AWAKE:
             self._forget()
             return
         if self._idle_since is None or activation.stirred or activation.busy or self.pending:
             activation.stirred = False
             self._idle_since = now
         elif now - self._idle_since >= self._patience_s(activation, idle_timeout_s):
-            self.evict()
+            self._sleep(Cause.IDLE)
 
     @staticmethod
     def _patience_s(activation: Activation, idle_timeout_s: float) -> float:
         return max(idle_timeout_s, INTERVAL_IDLE_S) if activation.intervals else idle_timeout_s
 
     def evict(self) -> None:
-        """Drop the activation; the next event constructs again. Events that wait fail."""
+        """The object leaves this shard: drop the activation. Events that wait fail."""
+        self._sleep(Cause.LEAVE)
+
+    def _sleep(self, cause: Cause) -> None:
+        """Drop the activation; the next event constructs again."""
+        self._step(cause)
         activation, self.activation = self.activation, None
         pending, self.pending = self.pending, deque()
         self.pending_bytes = 0

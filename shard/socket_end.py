@@ -40,6 +40,7 @@ class SocketEnd:
         "_paused",
         "_table",
         "_timer",
+        "_told_unsettled",
         "_unhandled",
         "_waiting_bytes",
         "connection",
@@ -57,6 +58,7 @@ class SocketEnd:
         self._kept: list[Any] | None = None
         self._kept_bytes = 0
         self._unhandled = 0
+        self._told_unsettled = False
         self._waiting_bytes = 0
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -112,13 +114,21 @@ class SocketEnd:
         self._unhandled += 1
         self._count(EVENT_OVERHEAD_BYTES + size)
         if self._unhandled == 1 and self.link is not None and not self.ended:
+            self._told_unsettled = True
             self.link.urgent([UNSETTLED, [self.connection]])
 
     def handler_ended(self, size: int = 0) -> None:
         """… and has been handled."""
         self._unhandled -= 1
         self._count(-EVENT_OVERHEAD_BYTES - size)
-        if self._unhandled == 0 and self.link is not None and not self.ended:
+        if self._unhandled == 0:
+            self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        # Also when it has ended meanwhile: its gateway keeps the record of a held one, and tells
+        # its end again after a crash, until it knows that this has been handled.
+        if self._told_unsettled and self.link is not None:
+            self._told_unsettled = False
             self.link.send([SETTLED, [self.connection]])
 
     def _count(self, size: int) -> None:

@@ -375,6 +375,32 @@ async def test_a_crashed_shard_comes_back_and_nobody_notices(tmp_path: Path) -> 
         assert (await a.ask("answered")).endswith("+00:00")
 
 
+@pytest.mark.parametrize("asleep", [True, False])
+async def test_a_close_that_was_handled_is_forgotten_and_never_told_again(
+    tmp_path: Path, asleep: bool
+) -> None:
+    async with cluster(tmp_path, shards=1) as running:
+        a, b = await join(running, "a"), await join(running, "b")
+        if asleep:
+            await until(lambda: not running.shards[0].status()["active_objects"])
+        else:
+            await b.say("wait")
+            await settled_but(running, 1)
+        await a.ws.close(code=4000, message=b"bye")
+        [gateway] = running.gateways.values()
+        [relay] = gateway.router.relays.values()
+        if not asleep:
+            await b.say("open")
+            assert await b.hear() == "waited"
+        assert [entry[0] for entry in (await state(running))["log"]] == ["a"]
+        await settled(running)
+        await until(lambda: len(relay.holder.holding.holds) == 1)
+        await running.crash_shard(0)
+        await running.start_shard(0)
+        assert (await state(running))["log"] == []
+        assert (await state(running))["sockets"] == [{"name": "b"}]
+
+
 async def settled(running: Cluster) -> None:
     """Until every frame has been acknowledged."""
 

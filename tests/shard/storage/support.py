@@ -20,6 +20,7 @@ from shard.storage.disk import Disk
 from shard.storage.engine import StorageEngine
 from shard.storage.object_storage import ObjectStorage
 from shard.turn import task_factory
+from shard.waking import Wakes
 from workers.storage import DurableObjectStorage
 
 GENERATION = 5
@@ -141,6 +142,7 @@ class Home:
         self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(task_factory)
         self.base_context = Context()
+        self.wakes = Wakes(0, self.loop)
         self.generation: int | None = GENERATION
         self.epoch = "this boot"
         self.settings = Settings.load({}, {"data_dir": folder, "sync_threads": 0, **settings})
