@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from html import escape
+from textwrap import wrap
 from typing import Final, NamedTuple
 
 CHAR_WIDTH: Final = 7.3
@@ -17,11 +18,12 @@ BOX_HEIGHT: Final = 30
 BOX_PADDING: Final = 16
 ARROW_GAP: Final = 14
 LOOP_WIDTH: Final = 26
+LABEL_CHARS: Final = 16
 MARGIN: Final = 6
 STYLE: Final = (
     "<style>"
-    ".states{overflow-x:auto;margin:1.2em 0}"
-    ".states svg{display:block;max-width:none}"
+    ".states{margin:1.2em 0}"
+    ".states svg{display:block;max-width:100%;height:auto}"
     ".states text{font:13px var(--font-stack--monospace,monospace);"
     "fill:var(--color-foreground-primary,#222)}"
     ".states .name{font-weight:600;text-anchor:middle;fill:var(--color-brand-content,#2757dd)}"
@@ -61,7 +63,7 @@ def drawing(title: str, states: Iterable[str], ways: Mapping[tuple[str, str], li
     """
     names = list(states)
     lines = [
-        Way(names.index(start), names.index(end), _wrapped(causes, start == end))
+        Way(names.index(start), names.index(end), _wrapped(causes, names, start, end))
         for (start, end), causes in ways.items()
     ]
     lines.sort(key=lambda way: (way.start, way.start == way.end, way.end))
@@ -92,10 +94,10 @@ def drawing(title: str, states: Iterable[str], ways: Mapping[tuple[str, str], li
     )
 
 
-def _wrapped(causes: list[str], is_loop: bool) -> list[str]:
-    """At most three causes a line, two of them on a loop."""
-    most = 2 if is_loop else 3
-    return [", ".join(causes[at : at + most]) for at in range(0, len(causes), most)]
+def _wrapped(causes: list[str], names: list[str], start: str, end: str) -> list[str]:
+    """In lines that suit the length of the arrow."""
+    columns = abs(names.index(start) - names.index(end)) or 1
+    return wrap(", ".join(causes), width=LABEL_CHARS * columns)
 
 
 def _box_width(name: str) -> float:

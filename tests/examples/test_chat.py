@@ -33,10 +33,14 @@ class Guest:
 
     def __init__(self, ws: ClientConnection) -> None:
         self.ws = ws
+        self.last_id = 0
 
     async def hear(self) -> dict[str, Any]:
         async with asyncio.timeout(20):
             news: dict[str, Any] = json.loads(await self.ws.recv())
+        if news["type"] == "message":
+            assert news["id"] == self.last_id + 1, "lost, repeated or out of order"
+            self.last_id = news["id"]
         return news
 
     async def say(self, text: str) -> None:
@@ -53,7 +57,10 @@ async def test_the_page(cluster: RunningCluster) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{cluster.port}/", timeout=10) as answer:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert b"<title>Chat</title>" in answer.read()
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        page = answer.read()
+    assert b"<title>Chat</title>" in page
+    assert b"innerHTML" not in page, "what people say is text"
 
 
 async def test_a_conversation_and_its_history(cluster: RunningCluster) -> None:
