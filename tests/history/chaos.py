@@ -29,6 +29,7 @@ class Chaos:
         self._rng = rng
         self._actions = actions
         self._shards = 2
+        self._left: list[str] = []
 
     async def rage(self, seconds: float) -> None:
         """Go on for so long; everything runs again when it returns."""
@@ -36,7 +37,9 @@ class Chaos:
         ends_at = loop.time() + seconds
         while loop.time() < ends_at:
             await asyncio.sleep(self._rng.uniform(0.3, 0.8))
-            action = self._rng.choice(self._actions)
+            if not self._left:  # each once before any comes again: none is left out by chance
+                self._left = self._rng.sample(self._actions, len(self._actions))
+            action = self._left.pop()
             self.done[action] += 1
             await getattr(self, f"_{action}")()
 

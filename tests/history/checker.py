@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from common.close_reasons import CloseReason
 from tests.history.members import Connection
-
-REASONS = {
-    1012: "its shard was killed while it had an unacknowledged message",
-    1006: "its gateway was killed",
-}
 
 
 def violations(
-    connections: Iterable[Connection], allowed_codes: set[int], listed: dict[str, list[str]]
+    connections: Iterable[Connection],
+    allowed: Collection[CloseReason],
+    listed: dict[str, list[str]],
 ) -> list[str]:
     """Everything that is wrong, in words.
 
     Args:
         connections: all there were.
-        allowed_codes: with which codes the chaos may have closed connections.
+        allowed: why the chaos may have closed connections; see :mod:`common.close_reasons`.
         listed: whom the object of each room lists at the end.
     """
     wrong: list[str] = []
     everyone = list(connections)
     for each in everyone:
         wrong += [f"{each.room}/{each.name} was told of a gap: {fault}" for fault in each.faults]
-        if not each.is_open and each.close_code not in allowed_codes:
-            wrong.append(f"{each.room}/{each.name} was closed with {each.close_code}")
+        given = each.close_code, each.close_text
+        if not each.is_open and given not in {(reason.code, reason.text) for reason in allowed}:
+            wrong.append(f"{each.room}/{each.name} was closed with {given}")
         wrong += _order(each)
     for each in filter(lambda one: one.is_open, everyone):
         for other in everyone:

@@ -25,6 +25,7 @@ class Connection:
     first_sent_at: float | None = None
     closed_at: float | None = None
     close_code: int | None = None
+    close_text: str = ""
     ws: aiohttp.ClientWebSocketResponse | None = None
     sent_at: dict[int, float] = field(default_factory=dict)
     longest_wait_s: float = 0.0
@@ -141,7 +142,10 @@ class Population:
         loop = asyncio.get_running_loop()
         ws = connection.ws
         assert ws is not None
-        async for message in ws:
+        while True:
+            message = await ws.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                break
             name, number, fault = _parse(message.data)
             connection.heard.setdefault(name, []).append(number)
             if name == connection.name:
@@ -151,6 +155,8 @@ class Population:
                 connection.faults.append(f"{name}: {fault}")
         connection.closed_at = loop.time()
         connection.close_code = ws.close_code
+        if message.type is aiohttp.WSMsgType.CLOSE:
+            connection.close_text = message.extra or ""
 
 
 def _parse(text: Any) -> tuple[str, int, str | None]:
