@@ -221,12 +221,14 @@ async def timeout_of_0() -> Any:
 async def timeout_in_a_timeout() -> Any:
     late = []
     try:
-        async with asyncio.timeout(0.02):
+        async with asyncio.timeout(None) as outer:
             try:
                 async with asyncio.timeout(0.01):
                     await asyncio.sleep(10)
             except TimeoutError:
                 late.append("inner")
+            # Not before: on a busy machine both would be over at once.
+            outer.reschedule(asyncio.get_running_loop().time() + 0.01)
             await asyncio.sleep(10)
     except TimeoutError:
         late.append("outer")
