@@ -235,9 +235,9 @@ class SlotMachine(RuleBasedStateMachine):
         slot = self.slot(name)
         if slot is None:
             return
+        unhandled = {each.connection for each in slot.sockets if each.is_unhandled}
         for member in self.members:
-            doubtful = member.client.connection in self.one.gateway.may_have_lost()
-            member.in_doubt |= member.name == name and doubtful
+            member.in_doubt |= member.client.connection in unhandled
         self.run(_soon(slot.evict))
 
     # --- what holds ----------------------------------------------------------------------------
@@ -310,6 +310,8 @@ class SlotMachine(RuleBasedStateMachine):
             assert closes == member.left
             assert member.client.closes == ([(member.code, "")] if member.left else [])
         for name in NAMES:
+            if any(each.in_doubt for each in self.members if each.name == name):
+                continue
             here = [each for each in self.present() if each.name == name]
             slot = self.slot(name)
             held = 0 if slot is None or slot.held is None else len(slot.held)
