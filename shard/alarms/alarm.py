@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Alarm:
-    """See the module. There may be very many: a few hundred bytes each, and no slot.
+    """See the module. There may be very many: half a kilobyte each, and no slot.
 
     Attributes:
         unique_key: of the object's namespace.

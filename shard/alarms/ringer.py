@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RELEASED_AT_ONCE: Final = 8
+RELEASED_AT_ONCE: Final = 4
 """Alarms that are begun in one turn of the event loop."""
-READ_AT_ONCE: Final = 64
+READ_AT_ONCE: Final = 16
 """Indexes that are read in one piece of work of a thread."""
 SHORTEST_WAIT_S: Final = 0.001
 
