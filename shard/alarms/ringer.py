@@ -39,6 +39,8 @@ RELEASED_AT_ONCE: Final = 4
 READ_AT_ONCE: Final = 16
 """Indexes that are read in one piece of work of a thread."""
 SHORTEST_WAIT_S: Final = 0.001
+ASK_AGAIN_S: Final = 1.0
+"""When to ask a file again that has said another time, should nothing have corrected ours."""
 
 
 class RingerHost(Protocol):
@@ -178,7 +180,7 @@ class Ringer:
             self.longest_lateness_s = max(self.longest_lateness_s, late_s)
 
     def not_due(self, alarm: Alarm, due_ms: int | None) -> None:
-        self._schedule.ended(alarm, self._clock.monotonic_s())
+        self._put_aside(alarm, due_ms)
         object_id = ObjectId(alarm.raw, alarm.name)
         self.keeper.settled(self.keeper.found(alarm.unique_key, object_id, due_ms))
         self._changed()
@@ -270,11 +272,18 @@ class Ringer:
         if due_ms is not None and self.is_due(due_ms):
             self._loop.call_soon(engine.release, database)  # unless its object wakes and uses it
             return True
-        self._schedule.ended(alarm, self._clock.monotonic_s())
+        self._put_aside(alarm, due_ms)
         change = self.keeper.found(alarm.unique_key, object_id, due_ms)
         self._settle(database, alarm, change)
         self._changed()
         return False
+
+    def _put_aside(self, alarm: Alarm, due_ms: int | None) -> None:
+        """Its object's file has said when it is due: not now."""
+        if due_ms == alarm.due_ms:  # the wall clock has been set back meanwhile
+            self._schedule.ended(alarm, None)
+        else:
+            self._schedule.ended(alarm, self._clock.monotonic_s() + ASK_AGAIN_S)
 
     def _settle(self, database: Database, alarm: Alarm, change: Alarm | None) -> None:
         """Correct the index once what the file says is known to be on disk."""

@@ -100,18 +100,19 @@ class Schedule:
             released.append(alarm)
         return released
 
-    def ended(self, alarm: Alarm, again_at_s: float) -> None:
+    def ended(self, alarm: Alarm, again_at_s: float | None) -> None:
         """Its run is over, well or not; if it is still set, it rings again.
 
         Args:
             alarm: which.
-            again_at_s: monotonic; not earlier than that, unless it was set anew.
+            again_at_s: monotonic; not earlier than that, unless it was set anew. ``None``: at the
+                time it was set for, as it has not rung.
         """
         alarm.running = False
         self.running -= 1
         if alarm.due_ms is None:
             return
-        if alarm.fresh:
+        if alarm.fresh or again_at_s is None:
             alarm.fresh = False
             self._enqueue(self._due, alarm.due_ms, alarm)
         else:

@@ -34,7 +34,7 @@ class StoredAlarm:
         self.forsaken = False
         self._last = False
         self._hidden_in_file = False
-        self._savepoints: list[bool] = []
+        self._savepoints: list[tuple[bool, bool]] = []
 
     def get(self, database: Database) -> int | None:
         """What the object's code sees."""
@@ -57,7 +57,7 @@ class StoredAlarm:
     def end(self) -> None:
         """Its handler has ended; what it has left of the alarm is seen again."""
         self.hidden = self._hidden_in_file = False
-        self._savepoints = [False] * len(self._savepoints)
+        self._savepoints = [(changed, False) for changed, _ in self._savepoints]
 
     def goes_with(self, *, blameless: bool) -> bool:
         """Whether the activation's end is the end of the alarm: nobody is to try again."""
@@ -73,7 +73,7 @@ class StoredAlarm:
 
     def open_savepoint(self) -> None:
         """Remember how it is."""
-        self._savepoints.append(self.hidden)
+        self._savepoints.append((self.changed, self.hidden))
 
     def close_savepoint(self) -> None:
         """Forget how it was when the innermost savepoint was opened."""
@@ -81,5 +81,4 @@ class StoredAlarm:
 
     def undo(self, depth: int) -> None:
         """What was written since savepoint *depth* (from 1) is undone."""
-        self.changed = True
-        self.hidden = self._savepoints[depth - 1]
+        self.changed, self.hidden = self._savepoints[depth - 1]

@@ -439,6 +439,43 @@ async def test_one_that_fails_and_then_works_is_done() -> None:
 
 
 @on_virtual_time
+async def test_an_undone_transaction_is_no_new_alarm() -> None:
+    """One that waits for its retry goes on waiting, and its tries are counted on."""
+    async with ringing(Bell) as one:
+
+        def undone(bell: Bell) -> None:
+            def body() -> None:
+                bell.ctx.storage.kv.put("a", 1)
+                bell.ctx.storage.setAlarm(now_ms(one) + 5)
+                raise ValueError("undo it")
+
+            with pytest.raises(ValueError, match="undo it"):
+                bell.ctx.storage.transactionSync(body)
+
+        plans["a"] = [fail] * 99
+        plans["do"] = [undone] * 10_000
+        await one.stub("BELL").set(now_ms(one))
+        for _ in range(300):
+            await one.stub("BELL").do()
+            await asyncio.sleep(1)
+        assert counts() == list(range(7))
+
+
+@on_virtual_time
+async def test_a_retry_is_not_early_by_the_wall_clock_either() -> None:
+    """It was set back by an hour after the first try."""
+    async with ringing(Bell) as one:
+        plans["a"] = [fail]
+        due_ms = await one.stub("BELL").set(now_ms(one))
+        await asyncio.sleep(1)
+        one.clock.jump(-3600)
+        await asyncio.sleep(3590)
+        assert counts() == [0]
+        await asyncio.sleep(20)
+        assert runs["a"] == [(due_ms, 0, False), (due_ms, 1, True)]
+
+
+@on_virtual_time
 async def test_set_or_deleted_inside_there_is_no_retry() -> None:
     """A9."""
 
@@ -664,6 +701,7 @@ class Many(DurableObject):
         self.ctx.storage.setAlarm(due_ms)
 
 
+@pytest.mark.timeout(300)  # CPU only: some ten seconds on a quiet machine
 @on_virtual_time
 async def test_ten_thousand_within_one_second(capsys: pytest.CaptureFixture[str]) -> None:
     """None early, none lost, none twice; their index is made from their files.

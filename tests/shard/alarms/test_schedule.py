@@ -90,6 +90,19 @@ def test_one_dropped_while_it_runs_is_not_repeated() -> None:
     assert (schedule.waiting, schedule.running) == (0, 0)
 
 
+def test_one_that_was_not_due_after_all_waits_for_its_time() -> None:
+    """The wall clock was set back after its release."""
+    schedule = Schedule(10, 0)
+    one = alarm(1)
+    schedule.set(one, WALL_MS)
+    one.failures = one.retries = 2
+    assert released(schedule, WALL_MS) == [1]
+    schedule.ended(one, None)
+    assert released(schedule, WALL_MS - 1, 1e9) == []
+    assert released(schedule, WALL_MS) == [1]
+    assert one.retries == 2
+
+
 def test_no_more_run_at_once_than_may() -> None:
     schedule = Schedule(2, 0)
     alarms = [alarm(number) for number in range(5)]
