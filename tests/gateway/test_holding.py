@@ -37,6 +37,7 @@ class Model(RuleBasedStateMachine):
         self.open: set[int] = set()  # at the client
         self.expected_end: set[int] = set()  # the object must hear of their end
         self.heard_end: set[int] = set()
+        self.doubtful: set[int] = set()  # closed by the gateway: in doubt, or kept for too long
         self.wire: list[tuple[str, int, int]] = []  # delivered to the shard, not handled
         self.seq = 0  # batches that the gateway has filled over this link
         self.acked = 0
@@ -112,9 +113,13 @@ class Model(RuleBasedStateMachine):
     def handle(self, count: int, suspended: bool) -> None:
         for kind, number, value in self.wire[:count]:
             if kind == "frame":
+                assert number not in self.doubtful, "it was closed: something may be missing"
                 self.handled[number].append(value)
             else:
                 assert number not in self.ended_here, "two closes for one life"
+                if number not in self.doubtful:
+                    # What it had said before it left comes first.
+                    assert self.handled[number] == list(range(1, self.sent[number] + 1))
                 self.ended_here.add(number)
                 self.heard_end.add(number)
             if suspended:
@@ -165,6 +170,7 @@ class Model(RuleBasedStateMachine):
                 delivered = any(n == number and k == "frame" for k, n, _ in self.wire)
                 unacknowledged = self.sent_seq.get(number, 0) > self.acked
                 assert delivered or unacknowledged or number in self.unsettled
+                self.doubtful.add(number)
                 self.open.discard(number)
                 self.expected_end.add(number)
         self.wire.clear()
@@ -178,6 +184,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         for hold in self.holding.expire(0.0):
+            self.doubtful.add(hold.number)
             self.open.discard(hold.number)
             self.expected_end.add(hold.number)
 
