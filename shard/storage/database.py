@@ -7,6 +7,7 @@ the disk: ``synchronous=OFF``, no automatic checkpoints. What makes a commit las
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Any, Final
@@ -19,7 +20,7 @@ from shard.storage.disk import Disk
 from shard.storage.history import History, Log
 from shard.storage.log_frames import FRAME_BYTES, LOG_HEAD_BYTES, read_salts
 from shard.storage.points import STAMP
-from shard.storage.rescue import is_displaced, put_back
+from shard.storage.rescue import STRANGER, is_displaced, put_back
 from shard.storage.schema import META_HISTORY, empty_database
 from shard.storage.wal import WalFile, cut_to_durable
 
@@ -42,6 +43,8 @@ _LIMITS: Final = (
 )
 RESERVE_FROM_BYTES: Final = 64 * 1024
 """A log that has become this long is an active object's: room is made for what comes."""
+
+_SECTOR_BYTES: Final = 512
 
 # Our statements are compiled with a flag that the app's have not: the cache of compiled statements
 # tells them apart by it, so an app that writes one of ours word for word does not get ours.
@@ -316,11 +319,13 @@ def _create(path: str) -> int | None:
     image = empty_database()
     try:
         size = os.stat(path).st_size
-        if size == len(image):
+        if size > len(image):
+            return None
+        torn = _was_being_made(path, image)
+        if size == len(image) and not torn:
             # No checkpoint has written it, so whoever made it may have died before it was synced.
             return os.open(path, os.O_RDWR)
-        # A file that is too short was being made when the power failed: nothing of it was told.
-        if size > len(image) or _size(f"{path}-wal"):
+        if not torn:
             return None
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -331,6 +336,28 @@ def _create(path: str) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def _was_being_made(path: str, image: bytes) -> bool:
+    """Whether the power failed while the file was being made: parts of the image are missing.
+
+    It is on disk before anything in its log is told, so that log was told to nobody: it is dropped.
+    Where no byte of the file is left to show that, its log is kept under another name.
+    """
+    with open(path, "rb") as file:
+        written = file.read()
+    for start in range(0, len(written), _SECTOR_BYTES):
+        piece = written[start : start + _SECTOR_BYTES]
+        if piece.strip(b"\0") and piece != image[start : start + len(piece)]:
+            return False
+    if written == image:
+        return False
+    log = f"{path}-wal"
+    if not written and _size(log):
+        os.replace(log, f"{log}{STRANGER}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(log)
+    return True
 
 
 def _size(path: str) -> int:

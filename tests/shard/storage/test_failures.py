@@ -82,6 +82,41 @@ def test_a_folder_that_cannot_be_written(home: Home) -> None:
     assert home.run(lambda s: s.kv.get("a")) == 1
 
 
+@pytest.mark.parametrize("left", [0, 700, 5738, 8192])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_file_that_was_being_made_when_the_power_failed(
+    home: Home, left: int, zeros: bool
+) -> None:
+    """Its log was told to nobody, whatever is left of that."""
+    home.run(lambda s: s.kv.put("a", "x" * 20_000))
+    home.sleep()
+    home.engine.shut()
+    image = home.path.read_bytes()
+    # A file's new length may be on disk before its contents.
+    torn = image[:left] + bytes(len(image) - left) if zeros else image[:left]
+    home.path.write_bytes(torn)
+    home._start()
+    assert home.run(lambda s: s.kv.get("a")) is None
+    home.run(lambda s: s.kv.put("a", 1))
+    home.restart()
+    assert home.run(lambda s: s.kv.get("a")) == 1
+
+
+def test_a_file_that_was_cut_short_is_not_taken_for_one_that_was_being_made(tmp_path: Path) -> None:
+    home = Home(tmp_path / "data", wal_checkpoint_bytes=65_536)
+    fill(home, checkpointed=True)
+    home.sleep()
+    home.engine.shut()
+    log = Path(f"{home.path}-wal")
+    before = log.read_bytes()
+    os.truncate(home.path, 5000)
+    home._start()
+    with pytest.raises(StorageError, match="damaged"):
+        home.run(lambda s: s.kv.get("a"))
+    assert log.read_bytes() == before
+    home.close()
+
+
 def test_a_file_that_is_not_a_database(home: Home) -> None:
     home.run(lambda s: s.kv.put("a", 1))
     home.sleep()
