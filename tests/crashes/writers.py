@@ -98,16 +98,18 @@ class Writers:
                 await asyncio.sleep(self._rng.uniform(0.01, 0.1))
 
     async def _look(self, ledger: Ledger) -> None:
+        told = ""
         for _ in range(300):
             try:
                 async with self._session.get(f"{self._url}/{ledger.name}/state") as answer:
                     if answer.status == 200:
                         ledger.found(await answer.json())
                         return
-            except LOST:
-                pass
+                    told = f"{answer.status} {await answer.text()}"
+            except LOST as error:
+                told = repr(error)
             await asyncio.sleep(0.1)
-        ledger.wrong.append(f"{ledger.name} does not answer")
+        ledger.wrong.append(f"{ledger.name} does not answer: {told}")
 
     async def _over_http(self, ledger: Ledger) -> None:
         while True:

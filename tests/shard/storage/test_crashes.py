@@ -297,13 +297,13 @@ def test_a_planted_bug_is_caught(tmp_path: Path, bug: str, monkeypatch: pytest.M
     else:
         prepare = acknowledge_early
     caught = 0
-    for seed in range(20):
+    for seed in range(SEEDS):
         try:
             play(tmp_path / f"data{seed}", seed, power=True, prepare=prepare)
         except Exception:
             caught += 1
-    print(f"{bug}: caught in {caught} of 20 seeds")
-    assert caught >= 2
+    print(f"{bug}: caught in {caught} of {SEEDS} seeds")
+    assert caught >= 1
 
 
 @pytest.mark.parametrize("seed", range(20))
