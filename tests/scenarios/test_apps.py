@@ -156,8 +156,12 @@ async def test_the_alarm_connects_again(world: World) -> None:
         await follow(world, url)
         await eventually(lambda: status(world, "opened"), [True])
         await stream.followers[0].close()
+
+        async def followers() -> int:
+            return len(stream.followers)
+
+        await eventually(followers, 2)
         await eventually(lambda: status(world, "opened", "retry"), [True, False])
-        assert len(stream.followers) == 2
 
 
 # --- a chat room of hibernatable sockets
