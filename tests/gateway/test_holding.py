@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.holding import (
     STEPS,
@@ -38,6 +38,7 @@ class Model(RuleBasedStateMachine):
         self.expected_end: set[int] = set()  # the object must hear of their end
         self.heard_end: set[int] = set()
         self.doubtful: set[int] = set()  # closed by the gateway: in doubt, or kept for too long
+        self.cut: set[int] = set()  # a frame was under way when the shard died
         self.wire: list[tuple[str, int, int]] = []  # delivered to the shard, not handled
         self.seq = 0  # batches that the gateway has filled over this link
         self.acked = 0
@@ -71,6 +72,14 @@ class Model(RuleBasedStateMachine):
             elif step.do is Do.TELL:
                 self._put("end", number, 0)
                 step.hold.end_seq = self.seq
+
+    @initialize()
+    def begin(self) -> None:
+        """Where things can happen: with clients at a shard that serves."""
+        self.link()
+        self.serve(3)
+        self.join()
+        self.join()
 
     # --- clients -------------------------------------------------------------------------------
 
@@ -117,7 +126,7 @@ class Model(RuleBasedStateMachine):
                 self.handled[number].append(value)
             else:
                 assert number not in self.ended_here, "two closes for one life"
-                if number not in self.doubtful:
+                if number not in self.doubtful | self.cut:
                     # What it had said before it left comes first.
                     assert self.handled[number] == list(range(1, self.sent[number] + 1))
                 self.ended_here.add(number)
@@ -154,13 +163,22 @@ class Model(RuleBasedStateMachine):
         self._pump(steps)
 
     @precondition(lambda self: self.holding.home in (Home.UP, Home.JOINING))
-    @rule()
-    def drain(self) -> None:
+    @rule(rarely=st.integers(0, 3))
+    def drain(self, rarely: int) -> None:
+        if rarely:
+            return
         self.holding.step(Cause.DRAIN)
 
     @precondition(lambda self: self.holding.home is not Home.AWAY)
-    @rule()
+    @rule(rarely=st.integers(0, 2))
+    def lose_now_and_then(self, rarely: int) -> None:
+        if not rarely:
+            self.lose()
+
     def lose(self) -> None:
+        for number, seq in self.sent_seq.items():
+            if seq > self.acked or number in self.unsettled:
+                self.cut.add(number)
         if self.holding.step(Cause.LOST) is Action.JUDGE:
             doubtful = self.holding.judge(
                 self.acked, lambda number: self.sent_seq.get(number, 0), self.unsettled
