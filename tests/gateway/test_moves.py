@@ -1,8 +1,8 @@
 """Connections of a partition that moves: :mod:`gateway.moves` and two shards' holdings together.
 
-Two shards pass one partition to and fro, and die, in any order; a gateway hears of it over two links
-that are not in step. No frame of a connection that stays open may be lost, repeated or misordered,
-whichever shard handles it.
+Two shards pass one partition to and fro, and die, in any order; a gateway hears of it over two
+links that are not in step. No frame of a connection that stays open may be lost, repeated or
+misordered, whichever shard handles it.
 """
 
 from __future__ import annotations
