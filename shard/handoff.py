@@ -188,7 +188,7 @@ class HandOff:
             if slot.state is State.DUE:
                 return f"{slot}, which waits for its turn to wake"
             life = slot.activation
-            if life is not None and (is_at_work(life) or life.streams):
+            if slot.pending or (life is not None and (is_at_work(life) or life.streams)):
                 return f"handlers of {slot}"
         if shard.storage.is_busy_in(partitions):
             return "a disk"

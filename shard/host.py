@@ -261,7 +261,8 @@ class Shard:
             return f"{len(self.wakes)} objects that wait for their turn to wake"
         for namespace in self.namespaces.values():
             for slot in namespace.slots.values():
-                if slot.activation is not None and is_at_work(slot.activation):
+                life = slot.activation
+                if slot.pending or (life is not None and is_at_work(life)):
                     return f"handlers of {slot}"
         return ""
 
@@ -599,6 +600,11 @@ class Shard:
             self._loop,
         )
         return storage
+
+    def storage_is_away(self, slot: Slot) -> bool:
+        """See :class:`shard.slot.SlotHost`."""
+        key = slot.namespace.binding.unique_key
+        return self.storage.when_back(key, slot.id, lambda: self.wakes.queue(slot))
 
     def slot_idle(self, slot: Slot) -> None:
         """See :class:`shard.slot.SlotHost`."""

@@ -31,7 +31,7 @@ class Cause(enum.Enum):
     """What may happen to an object."""
 
     EVENT = "an event comes"
-    CROWD = "an event comes, and many others are waking"
+    CROWD = "an event comes, and many others are waking, or a thread has its database"
     TURN = "its turn to wake has come"
     CONSTRUCTED = "its constructor has returned"
     RESET = "abort, a failed commit, section or constructor"

@@ -55,6 +55,12 @@ class SlotHost(Protocol):
     def make_instance(self, activation: Activation) -> Any:
         """Construct the app's object; may raise anything."""
 
+    def storage_is_away(self, slot: Slot) -> bool:
+        """Whether a thread works on the object's database; when that is over, it is queued to wake.
+
+        An object that woke meanwhile would make its whole shard wait for the disk.
+        """
+
     def slot_idle(self, slot: Slot) -> None:
         """The slot holds nothing any more and may be forgotten."""
 
@@ -215,6 +221,9 @@ class Slot:
     def _rouse(self, event: Pending) -> None:
         """An event has come for an object that is not in memory."""
         if self.state is State.DUE:
+            self._wait(event)
+        elif self.host.storage_is_away(self):
+            self._step(Cause.CROWD)
             self._wait(event)
         elif self.host.wakes.crowded:
             self._step(Cause.CROWD)

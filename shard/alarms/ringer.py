@@ -239,13 +239,18 @@ class Ringer:
             if namespace is None:
                 raise LookupError(f"no class has the key {alarm.unique_key!r}")
             slot = namespace.slots.get(alarm.raw)
-            if (slot is None or slot.activation is None) and not self._look(alarm):
+            asleep = slot is None or slot.activation is None
+            if asleep and not self._is_away(alarm) and not self._look(alarm):
                 return
             object_id = namespace.ids.from_raw(alarm.raw, alarm.name)
         except Exception as error:
             run.fail(error)
             return
         namespace.slot(object_id).deliver(run)
+
+    def _is_away(self, alarm: Alarm) -> bool:
+        """Whether a thread works on the object's database: its slot waits for that, not we."""
+        return self._engine.when_back(alarm.unique_key, ObjectId(alarm.raw, alarm.name), _nothing)
 
     def _look(self, alarm: Alarm) -> bool:
         """Whether a sleeping object's file agrees that its alarm is due; if not, it is corrected.
@@ -372,6 +377,10 @@ class _Looking:
 
 
 _LOOKING: Final = _Looking()
+
+
+def _nothing() -> None:
+    """Nobody waits here."""
 
 
 def _synced(partition: Partition, error: BaseException | None) -> None:

@@ -92,6 +92,7 @@ class StorageEngine:
         self._open: OrderedDict[str, tuple[Database, User | None]] = OrderedDict()
         self._restoring: set[str] = set()
         self._moving: dict[str, Partition] = {}
+        self._returns: dict[str, list[Callable[[], None]]] = {}
         self._standstills = Standstills()
 
     @property
@@ -169,6 +170,8 @@ class StorageEngine:
             done(error)
             if self._is_left(database):
                 self.close(database)
+            for callback in self._returns.pop(database.path, ()):
+                callback()
 
         self.syncer.run(partial(database.checkpoint, self.now_ms()), told)
 
@@ -202,6 +205,19 @@ class StorageEngine:
     def _generation_for(self, token: str) -> int | None:
         partition = self._standstills.partition_of(token)
         return None if partition is None else self.generation_of(partition)
+
+    def when_back(self, unique_key: str, object_id: ObjectId, callback: Callable[[], None]) -> bool:
+        """Have *callback* called once no thread works on an object's database, if one does now.
+
+        To open it before would make the event loop wait for the disk, and all objects with it.
+        """
+        if not self._moving:
+            return False
+        path = self.path_of(unique_key, object_id)
+        if path not in self._moving:
+            return False
+        self._returns.setdefault(path, []).append(callback)
+        return True
 
     def leave(self, database: Database) -> None:
         """Its object has left memory; :meth:`release` follows."""

@@ -67,6 +67,7 @@ class Shard:
         self.wire: list[tuple[str, int, int]] = []  # from the gateway, not handled
         self.seq = self.acked = 0
         self.sent_seq: dict[int, int] = {}
+        self.unsettled: set[int] = set()  # acknowledged, and cut before it was handled
         self.known: set[int] = set()  # connections that it could tell something
         self.owns = self.serves = self.halting = self.halted = False
 
@@ -150,6 +151,7 @@ class Model(RuleBasedStateMachine):
         for hold in shard.holding.given([PARTITION], unhandled):
             self.open.discard(hold.number)
         shard.sent_seq.clear()
+        shard.unsettled.clear()
         self._hand_over(self.moves.gave(index, [PARTITION]))
 
     # --- shards --------------------------------------------------------------------------------
@@ -193,6 +195,7 @@ class Model(RuleBasedStateMachine):
         if patient:
             self._handle(index, len(shard.wire))
         unhandled = frozenset(number for _, number, _ in shard.wire)
+        shard.unsettled.update(unhandled)
         shard.wire.clear()
         shard.known.clear()
         shard.owns = shard.serves = shard.halting = shard.halted = False
@@ -230,7 +233,7 @@ class Model(RuleBasedStateMachine):
     def acknowledge(self, index: int) -> None:
         shard = self.shards[index]
         shard.acked = shard.seq - len(shard.wire)
-        shard.holding.settle(shard.acked, ())
+        shard.holding.settle(shard.acked, shard.unsettled)
 
     @rule(index=st.integers(0, 1))
     def kill(self, index: int) -> None:
@@ -242,13 +245,15 @@ class Model(RuleBasedStateMachine):
         shard.news.clear()
         if shard.holding.step(Cause.LOST) is Action.JUDGE:
             sent = shard.sent_seq
-            for hold in shard.holding.judge(shard.acked, lambda n: sent.get(n, 0), ()):
+            judged = shard.holding.judge(shard.acked, lambda n: sent.get(n, 0), shard.unsettled)
+            for hold in judged:
                 self.open.discard(hold.number)
         if self.owner == index:
             self.owner = None
         shard.owns = shard.serves = shard.halting = shard.halted = False
         shard.wire.clear()
         shard.sent_seq.clear()
+        shard.unsettled.clear()
         shard.known.clear()
         shard.seq = shard.acked = 0
         self._hand_over(self.moves.lost(index))

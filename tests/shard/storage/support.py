@@ -184,6 +184,9 @@ class Home:
         activation.storage = storage
         return storage.api
 
+    def storage_is_away(self, slot: Slot) -> bool:
+        return False
+
     def slot_idle(self, slot: Slot) -> None:
         pass
 
