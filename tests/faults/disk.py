@@ -106,12 +106,14 @@ class RealDisk:
                 continue
             counts["files"] += 1
             kept = self._shadow / inode
-            if kept.exists():
+            if name == "owner":
+                # Locks need no sync. That generations begin anew with the power is right only
+                # because the boot is another one then, and here it is not.
+                shutil.copyfile(here, copy / name)
+            elif kept.exists():
                 shutil.copyfile(kept, copy / name)
                 if here.exists() and here.read_bytes() != kept.read_bytes():
                     counts["changed since"] += 1
-            elif name == "owner":
-                shutil.copyfile(here, copy / name)  # locks need no sync, and may have reached it
             else:
                 counts["never synced"] += 1
                 (copy / name).touch()
