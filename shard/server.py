@@ -143,7 +143,8 @@ class ShardService:
         ours: set[str | None] = set()
         for partition in placed - free.keys():
             who = holder(data_dir / f"{partition:04d}" / LOCK_FILE)
-            ours = ours or {holder(path) for path in run_dir.glob("shard-*.lock")}
+            if who not in ours:  # looked up again each time: others may have come meanwhile
+                ours = {holder(path) for path in run_dir.glob("shard-*.lock")}
             if who not in ours:
                 self._ownership.acquire([partition])  # says why not, unless it is free by now
 

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from common.settings import TABLE
+from common.settings import TABLE, Settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -41,3 +41,10 @@ def test_the_image_gets_every_package_that_is_distributed() -> None:
     sent = (ROOT / ".dockerignore").read_text().split()
     for folder in [*wheel["packages"], *wheel["force-include"]]:
         assert f"!{folder}/**" in sent
+
+
+def test_the_engine_waits_longer_for_a_stop_than_a_process_does() -> None:
+    grace = re.search(r'stop_grace_period: "\$\{STOP_GRACE_PERIOD:-(\d+)s\}"', COMPOSE)
+    assert grace is not None
+    settings = Settings.load({})
+    assert int(grace[1]) > settings.stop_timeout_s + settings.drain_timeout_s
