@@ -140,11 +140,14 @@ class ShardService:
         data_dir, run_dir = self._settings.data_dir, self._settings.run_dir
         placed = self._membership.placement.partitions_of(ShardIndex(self._index))
         free = self._ownership.take(placed)
+        mine = registration.lock_path(run_dir, self._index)
         ours: set[str | None] = set()
         for partition in placed - free.keys():
             who = holder(data_dir / f"{partition:04d}" / LOCK_FILE)
             if who not in ours:  # looked up again each time: others may have come meanwhile
-                ours = {holder(path) for path in run_dir.glob("shard-*.lock")}
+                # Not our own: a stranger in a container of its own may have our pid and host name.
+                locks = set(run_dir.glob("shard-*.lock")) - {mine}
+                ours = {holder(path) for path in locks}
             if who not in ours:
                 self._ownership.acquire([partition])  # says why not, unless it is free by now
 
