@@ -156,6 +156,11 @@ class Holder:
         for number in list(self._relay.connections):
             if number not in self.holding.holds and self._relay.session is not None:
                 self._forward(self._relay.session, number, self.holding.take_early(number))
+        link = self._relay.link
+        for number, end in self.holding.take_early_ends().items():
+            if link is not None:
+                self._forward(link.session, number, self.holding.take_early(number))
+                link.send([CLOSED, number, *end])
 
     def lost(self, session: LinkSession, unsettled: dict[int, int]) -> None:
         """The link is gone: hold what has lost nothing, close the rest."""

@@ -462,6 +462,11 @@ class Holding:
         hold.end = self._early_ends.pop(number, None)
         return hold
 
+    def take_early_ends(self) -> dict[int, End]:
+        """How those ended that were attached before it was known that the shard serves."""
+        ends, self._early_ends = self._early_ends, {}
+        return ends
+
     def has_ended_early(self, number: int) -> bool:
         """Whether that connection is gone, and its object may still be to be told."""
         return number in self._early_ends

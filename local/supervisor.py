@@ -350,7 +350,7 @@ class Supervisor:
     async def _keep(self, member: Member, ready: asyncio.Future[None]) -> None:
         """Keep one member running. The first report, good or bad, resolves `ready`."""
         restarts = Restarts(self._policy)
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and member not in self._leaving:
             ended = await self._live(member, ready, restarts)
             if self._stopping.is_set() or not _succeeded(ready) or member in self._leaving:
                 break

@@ -266,3 +266,16 @@ def test_reading_stops_at_the_bounds() -> None:
     assert not holding.keep(1, "x", 300)
     assert holding.keep(1, "x", 50)
     assert holding.keep(2, "x", 150)
+
+
+def test_who_left_before_it_was_known_that_the_shard_serves_is_not_forgotten() -> None:
+    """A connection may be attached while its relay still joins: its object must hear of its end."""
+    holding = Holding(Budget(1000, 1000))
+    holding.step(Cause.LINKED)
+    holding.taken(PARTITIONS)
+    assert holding.keep(7, "hello", 5), "its client is not read on"
+    assert not holding.closed(7, (1000, "", True), withheld=True)
+    holding.serving(PARTITIONS)
+    assert holding.take_early_ends() == {7: (1000, "", True)}
+    assert holding.take_early(7) == ["hello"]
+    assert holding.take_early_ends() == {}
