@@ -80,18 +80,7 @@ def try_lock(path: str | Path) -> FileLock | None:
     Raises:
         ConfigError: the file cannot be opened or locked at all.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno in _TAKEN:
-            return None
-        raise _unusable(path, error) from error
-    return FileLock(fd, os.fspath(path))
+    return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock_waiting(path: str | Path) -> FileLock:
@@ -100,14 +89,22 @@ def lock_waiting(path: str | Path) -> FileLock:
     Raises:
         ConfigError: the file cannot be opened or locked at all.
     """
+    lock = _lock(path, fcntl.LOCK_EX)
+    assert lock is not None, "it was waited for"
+    return lock
+
+
+def _lock(path: str | Path, operation: int) -> FileLock | None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, operation)
     except OSError as error:
         os.close(fd)
+        if error.errno in _TAKEN:
+            return None
         raise _unusable(path, error) from error
     return FileLock(fd, os.fspath(path))
 
