@@ -31,6 +31,7 @@ from common.link.records import (
 )
 from common.link.session import Hello
 from common.link.transport import Transport
+from common.membership import FixedMembership
 from common.metrics import Metrics
 from common.settings import Settings
 from gateway.masking import apply_mask
@@ -387,6 +388,7 @@ class World:
             0,
             Metrics("gateway", 0),
             transport=self.network,
+            membership=FixedMembership(shards),  # not what RUN_DIR says: a cluster may run here
             clock=self.clock,
             rng=random.Random(1),
         )
