@@ -11,7 +11,8 @@ Who has answered HALTED keeps events back until somebody serves the partition ag
 not depend on the giver's word: it tries the lock when it hears GIVEN, when a link ends, and from
 time to time; a giver that dies half-way has let go of its locks by that. A handler that is not done
 within DRAIN_TIMEOUT_S is cut as a crash would cut it: the connections whose frames it leaves
-unhandled are named in GIVEN, and closed.
+unhandled are named in GIVEN, and closed. So are all connections of a gateway that has not answered
+by then: what it has sent may arrive when nobody is there to handle it.
 
 Partitions go in batches, so that the pause of each is short.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -32,6 +33,7 @@ from common.link.records import GIVEN, HALT
 from shard.draining import LOOK_INTERVAL_S, is_at_work
 from shard.held import HeldSocket
 from shard.lifecycle import State
+from shard.residence import Stage
 
 if TYPE_CHECKING:
     from common.membership import Membership
@@ -63,6 +65,8 @@ class HandOff:
         self._loop = asyncio.get_running_loop()
         self._giving: asyncio.Task[None] | None = None
         self._unanswered: dict[Link, set[Partition]] = {}
+        self._cut: defaultdict[Link, set[int]] = defaultdict(set)
+        """Whom to name in GIVEN; kept should giving fail, as the sockets are gone by then."""
         self._retry: asyncio.TimerHandle | None = None
         self._looking = False
         self._stopped = False
@@ -121,7 +125,9 @@ class HandOff:
             return
         self._membership.refresh()
         self._take()
-        surplus = self._shard.residences.surplus(self._placed())
+        residences = self._shard.residences
+        # First those that are half-way: giving them has failed before.
+        surplus = sorted(residences.at(Stage.HALTING)) or residences.surplus(self._placed())
         if surplus and self._giving is None:
             self._giving = self._loop.create_task(self._give(surplus[:BATCH]), name="hand-off")
             self._giving.add_done_callback(self._gave)
@@ -149,7 +155,7 @@ class HandOff:
     async def _give(self, partitions: list[Partition]) -> None:
         shard = self._shard
         began_at = self._loop.time()
-        shard.halt(partitions)
+        shard.halt([each for each in partitions if each in shard.served_partitions])
         links = shard.gateways.links
         self._unanswered = {link: set(partitions) for link in links}
         for link in links:
@@ -173,6 +179,8 @@ class HandOff:
         self._unanswered = {}
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("shard.hand_off_failed", exc_info=error)
+            if self._retry is not None:
+                self._retry.cancel()
             self._retry = self._loop.call_later(RETRY_S, self.wake)
             return
         self.wake()
@@ -197,23 +205,31 @@ class HandOff:
     def _let_go(self, partitions: Collection[Partition]) -> None:
         """Without an ``await``: nobody sees a partition that is half gone."""
         shard = self._shard
-        cut: dict[Link, list[int]] = defaultdict(list)
         for slot in shard.slots_in(partitions):
-            for link, connection in unhandled(slot):
-                cut[link].append(connection)
+            late = {link for link, waiting in self._unanswered.items() if waiting}
+            for link, connection in in_doubt(slot, late):
+                self._cut[link].add(connection)
             slot.leave()
         shard.let_go(partitions)
         for partition in partitions:
             self._ownership.release(partition)
         numbers = sorted(partitions)
         for link in shard.gateways.links:
-            link.send([GIVEN, numbers, cut.get(link, [])])
+            link.send([GIVEN, numbers, sorted(self._cut[link])])
+        self._cut.clear()
 
 
-def unhandled(slot: Slot) -> list[tuple[Link, int]]:
-    """The held connections of an object with frames, or a close, that nobody has handled."""
+def in_doubt(slot: Slot, late: Container[Link]) -> list[tuple[Link, int]]:
+    """The held connections of an object of which something may be, or is, handled by nobody.
+
+    Args:
+        slot: the object's.
+        late: those over which more may be on its way.
+    """
     return [
         (socket.link, socket.connection)
         for socket in slot.sockets
-        if isinstance(socket, HeldSocket) and socket.link is not None and socket.is_unhandled
+        if isinstance(socket, HeldSocket)
+        and socket.link is not None
+        and (socket.is_unhandled or socket.link in late)
     ]

@@ -297,3 +297,52 @@ async def test_a_gateway_that_is_not_there_is_not_waited_for_for_ever(tmp_path: 
         await client.send_str("hello")
         assert await hear(client) == "a: hello"
         assert await text(cluster, "/r2/add/1") == "1"
+
+
+@on_virtual_time
+async def test_what_is_on_its_way_when_patience_ends_is_not_lost_without_a_word(
+    tmp_path: Path,
+) -> None:
+    """A gateway that answers too late may have sent frames that nobody will ever handle."""
+    async with scaling(tmp_path, shards=1, settings={"drain_timeout_s": 1}) as cluster:
+        clients = {room: await cluster.client.ws_connect(f"/{room}/a") for room in ROOMS}
+        for client in clients.values():
+            await client.send_str("before")
+            assert await hear(client) == "a: before"
+        ((_, shard),) = cluster.network.lines["shard-0"]
+        shard.stall()
+        for client in clients.values():
+            await client.send_str("on its way")
+        await asyncio.sleep(0.01)
+        change = asyncio.create_task(cluster.scale(2))
+        await asyncio.sleep(3)
+        shard.resume()
+        await change
+        # Partitions go in batches: those that were let go meanwhile are told, the rest answer.
+        seen = []
+        for client in clients.values():
+            message = await client.receive(timeout=10)
+            seen.append((message.data, message.extra))
+        told = (1012, "The Durable Object is restarting")
+        assert set(seen) <= {told, ("a: on its way", "")}
+        assert told in seen
+
+
+@on_virtual_time
+async def test_a_hand_off_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async with scaling(tmp_path, shards=1) as cluster:
+        client = await cluster.client.ws_connect("/r1/a")
+        storage = cluster.shards[0].storage
+        let_go, failures = storage.let_go, [OSError(5, "the disk failed")]
+
+        def fail_once(partitions: Any) -> None:
+            if failures:
+                raise failures.pop()
+            let_go(partitions)
+
+        storage.let_go = fail_once  # type: ignore[method-assign]
+        await asyncio.wait_for(cluster.scale(2), 30)
+        assert not failures
+        assert sum(homes(cluster).values()) == 1024
+        await client.send_str("hello")
+        assert await hear(client) == "a: hello"
