@@ -215,6 +215,11 @@ class MemoryOwnership:
         return dict(self._held)
 
 
+def index_lock_path(run_dir: Path, role: IndexedRole, index: int) -> Path:
+    """Return the path of the lock of a number among the processes of one role."""
+    return run_dir / f"{role}-{index}.lock"
+
+
 def claim_index(
     run_dir: Path, role: IndexedRole, count: int, wanted: int = -1
 ) -> tuple[int, FileLock]:
@@ -237,7 +242,7 @@ def claim_index(
     make_folder(run_dir)
     path = run_dir
     for index in range(count) if wanted == -1 else (wanted,):
-        path = run_dir / f"{role}-{index}.lock"
+        path = index_lock_path(run_dir, role, index)
         if lock := try_lock(path):
             _advance(lock)
             return index, lock

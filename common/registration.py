@@ -12,17 +12,13 @@ from pathlib import Path
 
 from common.file_lock import try_lock
 from common.membership import changing_membership
+from common.ownership import index_lock_path
 from common.placement import MAX_SHARDS
-
-
-def lock_path(run_dir: Path, index: int) -> Path:
-    """The lock of a shard's number."""
-    return run_dir / f"shard-{index}.lock"
 
 
 def is_alive(run_dir: Path, index: int) -> bool:
     """Whether a process holds that shard's number."""
-    path = lock_path(run_dir, index)
+    path = index_lock_path(run_dir, "shard", index)
     if not path.exists():
         return False
     lock = try_lock(path)

@@ -11,8 +11,7 @@ from typing import Final, final
 import structlog
 
 from common.close_reasons import LOST_TEXT
-from common.errors import LinkDown
-from common.link.dialer import LinkDialer
+from common.link.dialers import Dialers
 from common.link.session import Hello
 from common.link.transport import Transport
 from common.membership import Membership
@@ -49,10 +48,8 @@ class Router:
         rng: random.Random,
     ) -> None:
         self._context = context
-        self._transport = transport
-        self._rng = rng
         settings = context.settings
-        self._hello = Hello(
+        hello = Hello(
             role="gateway",
             index=index,
             instance=f"{rng.getrandbits(64):016x}",
@@ -68,8 +65,7 @@ class Router:
         self._next = 0
         self._linked = asyncio.Event()
         self._all_linked = asyncio.Event()
-        self._dialers: dict[int, LinkDialer] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._dialers = Dialers(transport, hello, settings, rng, prompt_acks=False)
         self._running = False
         self._follow()
 
@@ -121,10 +117,7 @@ class Router:
     async def close(self) -> None:
         """Dial no more, and end all links."""
         self._running = False
-        dialers, self._dialers = self._dialers, {}
-        for dialer in dialers.values():
-            await dialer.close(LinkDown("the gateway stops"))
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._dialers.close("the gateway stops")
 
     # --- Moved, for relays ---------------------------------------------------------------------
 
@@ -160,38 +153,17 @@ class Router:
         for shard in sorted(members):
             if shard not in self._relays:
                 self._relays[shard] = Relay(shard, self._context, self._changed, self.abandon, self)
-            if self._running and shard not in self._dialers:
-                self._dial(shard, self._relays[shard])
+            if self._running:
+                self._dialers.dial(shard, self._relays[shard])
         for gone in [each for each in self._relays if each not in members]:
             relay = self._relays[gone]
             if relay.link is None and not relay.connections and not relay.holder.holding.holds:
                 self._forget(gone)
         self._changed()
 
-    def _dial(self, shard: int, relay: Relay) -> None:
-        settings = self._context.settings
-        dialer = self._dialers[shard] = LinkDialer.with_backoff(
-            f"shard-{shard}",
-            self._transport,
-            self._hello,
-            relay,
-            minimum_s=settings.link_reconnect_min_s,
-            maximum_s=settings.link_reconnect_max_s,
-            rng=self._rng,
-            prompt_acks=False,
-        )
-        dialer.start()
-
     def _forget(self, shard: int) -> None:
         self._relays.pop(shard).holder.stop()
-        dialer = self._dialers.pop(shard, None)
-        if dialer is not None:
-            # In a task of its own: the dialer's cannot end itself while it reports to us.
-            closing = asyncio.get_running_loop().create_task(
-                dialer.close(LinkDown("that shard is not a member any more"))
-            )
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        self._dialers.drop(shard)
         log.info("shard.left", shard=shard)
 
     def _changed(self) -> None:

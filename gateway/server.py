@@ -68,13 +68,14 @@ class Gateway:
         self.context = Context(
             settings, clock or SystemClock(), metrics, _max_connections(settings)
         )
-        self._membership = FileMembership(settings.run_dir, settings.shards)
-        self._follows_file = membership is None
+        self._file: FileMembership | None = None
+        if membership is None:
+            membership = self._file = FileMembership(settings.run_dir, settings.shards)
         self.router = Router(
             index,
             self.context,
             transport or UnixTransport(settings.run_dir),
-            membership or self._membership,
+            membership,
             rng or random.Random(),  # noqa: S311 - jitter, not secrets
         )
         self._servers: list[asyncio.Server] = []
@@ -124,7 +125,8 @@ class Gateway:
                 http.drop()
             for connection in self._connections():
                 connection.drop()
-            self._membership.stop()
+            if self._file is not None:
+                self._file.stop()
             await self.router.close()
             if self._ticker is not None:
                 self._ticker.cancel()
@@ -162,8 +164,8 @@ class Gateway:
 
     def run(self) -> None:
         """Dial the shards and let time pass, without listening."""
-        if self._follows_file:
-            self._membership.start()
+        if self._file is not None:
+            self._file.start()
         self.router.start()
         self._tick()
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from shard.draining import is_at_work
+from shard.draining import work_of
 from shard.namespaces import ObjectChannel
 from shard.object_host import ObjectHost
 from shard.storage.layout import SUFFIX, folder_name
@@ -111,7 +111,7 @@ class ClusterObjects:
             raise RuntimeError("Cannot evict Durable Object: it is not currently running.")
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + EVICT_TIMEOUT_S
-        while slot.activation is activation and (activation.busy or is_at_work(activation)):
+        while slot.activation is activation and (activation.busy or work_of(slot)):
             if loop.time() >= give_up_at:
                 raise TimeoutError(
                     "Timed out waiting to evict Durable Object: it still has active references."

@@ -19,9 +19,11 @@ import structlog
 
 from common.link.driver import Link
 from common.link.records import DRAIN
+from shard.lifecycle import State
 
 if TYPE_CHECKING:
     from shard.activation import Activation
+    from shard.slot import Slot
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +76,20 @@ class Drain:
         return ""
 
 
-def is_at_work(activation: Activation) -> bool:
+def work_of(slot: Slot) -> str:
+    """What of an object is under way, or waits for it, in words; empty if nothing does."""
+    if slot.state is State.DUE:
+        return f"{slot}, which waits for its turn to wake"
+    life = slot.activation
+    if slot.pending or (life is not None and _is_at_work(life)):
+        return f"handlers of {slot}"
+    return ""
+
+
+def _is_at_work(activation: Activation) -> bool:
     """Whether a handler of the object is under way, or something that it has written."""
     return (
         activation.instance is None
-        or bool(activation.slot.pending)
         or activation.gate.holds_events
         or any(carrier.carries_handler for carrier in activation.carriers)
         or (activation.storage is not None and activation.storage.busy)

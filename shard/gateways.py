@@ -192,7 +192,7 @@ class Gateways:
         is_gateway = listener.adopted is not None
         if is_gateway and link.peer.index not in self._joined:  # type: ignore[union-attr]
             return
-        served = self._shard.residences.at(Stage.SERVED)
+        served = self._shard.residences.served
         news = served if listener.adopted is None else served & listener.adopted
         if listener.told is None:
             listener.told = set()

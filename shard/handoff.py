@@ -30,9 +30,8 @@ from common.errors import LimpetError
 from common.ids import Partition
 from common.link.driver import Link
 from common.link.records import GIVEN, HALT
-from shard.draining import LOOK_INTERVAL_S, is_at_work
+from shard.draining import LOOK_INTERVAL_S, work_of
 from shard.held import HeldSocket
-from shard.lifecycle import State
 from shard.residence import Stage
 
 if TYPE_CHECKING:
@@ -75,9 +74,7 @@ class HandOff:
     def settled(self) -> bool:
         """The shard owns exactly what it should, and serves it."""
         residences = self._shard.residences
-        placed = self._placed()
-        owned = residences.generations.keys()
-        return owned == set(placed) and not residences.lacking(placed) and self._all_served()
+        return residences.served == set(self._placed()) == residences.generations.keys()
 
     def start(self) -> None:
         """Take what is free now, and follow the membership."""
@@ -115,10 +112,6 @@ class HandOff:
     def _placed(self) -> Collection[Partition]:
         return self._membership.placement.partitions_of(self._shard.index)  # type: ignore[arg-type]
 
-    def _all_served(self) -> bool:
-        residences = self._shard.residences
-        return all(each in self._shard.served_partitions for each in residences.generations)
-
     def _look(self) -> None:
         self._looking = False
         if self._stopped:
@@ -155,7 +148,7 @@ class HandOff:
     async def _give(self, partitions: list[Partition]) -> None:
         shard = self._shard
         began_at = self._loop.time()
-        shard.halt([each for each in partitions if each in shard.served_partitions])
+        shard.halt(shard.residences.served.intersection(partitions))
         links = shard.gateways.links
         self._unanswered = {link: set(partitions) for link in links}
         for link in links:
@@ -193,11 +186,10 @@ class HandOff:
         for slot in shard.slots_in(partitions):
             if shard.sockets.awaits_gateway(slot.sockets):
                 return f"sockets of {slot} without their client"
-            if slot.state is State.DUE:
-                return f"{slot}, which waits for its turn to wake"
-            life = slot.activation
-            if slot.pending or (life is not None and (is_at_work(life) or life.streams)):
-                return f"handlers of {slot}"
+            if work := work_of(slot):
+                return work
+            if slot.activation is not None and slot.activation.streams:
+                return f"streams of {slot}"
         if shard.storage.is_busy_in(partitions):
             return "a disk"
         return ""
@@ -205,8 +197,8 @@ class HandOff:
     def _let_go(self, partitions: Collection[Partition]) -> None:
         """Without an ``await``: nobody sees a partition that is half gone."""
         shard = self._shard
+        late = {link for link, waiting in self._unanswered.items() if waiting}
         for slot in shard.slots_in(partitions):
-            late = {link for link, waiting in self._unanswered.items() if waiting}
             for link, connection in in_doubt(slot, late):
                 self._cut[link].add(connection)
             slot.leave()

@@ -45,7 +45,7 @@ from shard.app_output import name_logs
 from shard.bridge import bridge
 from shard.calls import Outside, run_disposal
 from shard.clients import Clients, SocketLoop, serve_loop
-from shard.draining import Drain, is_at_work
+from shard.draining import Drain, work_of
 from shard.entry import EntryPoint
 from shard.errors import take_broken, write_error
 from shard.gateways import KINDS as GATEWAY_KINDS
@@ -130,8 +130,6 @@ class Shard:
         self._stopping = False
         self.residences = Residences(settings.gateways)
         self._generations = self.residences.generations
-        self.served_partitions: set[Partition] = set()
-        """Whose events may run here now."""
         self._with_alarms: set[Partition] = set()
         self.local = Hello(
             role="shard",
@@ -261,9 +259,8 @@ class Shard:
             return f"{len(self.wakes)} objects that wait for their turn to wake"
         for namespace in self.namespaces.values():
             for slot in namespace.slots.values():
-                life = slot.activation
-                if slot.pending or (life is not None and is_at_work(life)):
-                    return f"handlers of {slot}"
+                if work := work_of(slot):
+                    return work
         return ""
 
     def status(self) -> dict[str, Any]:
@@ -310,7 +307,7 @@ class Shard:
         shard, whose handlers it must let finish.
         """
         partition = object_id.partition
-        if partition in self.served_partitions:
+        if partition in self.residences.served:
             return self.index
         if partition in self._generations and (
             not self.gateways.serving  # there is nobody yet whose events could come too early
@@ -345,7 +342,6 @@ class Shard:
 
     def served(self, partitions: Collection[Partition]) -> None:
         """The events of these may run from now on."""
-        self.served_partitions.update(partitions)
         self._take_alarms(partitions)
         self.waiting.start(partitions)
         self.hand_off.wake()
@@ -353,7 +349,6 @@ class Shard:
     def halt(self, partitions: Collection[Partition]) -> None:
         """These are to go: no new events for them."""
         self.residences.halt(partitions)
-        self.served_partitions.difference_update(partitions)
         self.gateways.halted(partitions)
 
     def let_go(self, partitions: Collection[Partition]) -> None:

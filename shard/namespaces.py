@@ -96,16 +96,15 @@ class ObjectChannel:
 
         owner = current_owner.get()
         keep_body_with(owner, request)
-        context = copy_context()
-
-        def send() -> None:
-            context.run(self._send_request, request, answered, owner)
-
         gate = gate_before(owner)
         if gate is None:
             self._send_request(request, answered, owner)
         else:
-            gate.push(send, lambda error: promise.settle(None, error))
+            context = copy_context()
+            gate.push(
+                lambda: context.run(self._send_request, request, answered, owner),
+                lambda error: promise.settle(None, error),
+            )
         return promise
 
     def _send_request(self, request: Request, answered: Any, owner: Owner | None) -> None:

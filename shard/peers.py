@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
-from common.errors import LinkDown, LinkError, Unavailable
+from common.errors import LinkError, Unavailable
 from common.ids import Partition
-from common.link.dialer import LinkDialer
+from common.link.dialers import Dialers
 from common.link.driver import Link
 from common.link.records import (
     DRAIN,
@@ -52,61 +51,30 @@ class Peers:
         served: Callable[[Collection[Partition]], None],
         moved: Callable[[], None],
     ) -> None:
-        self._local = local
-        self._settings = settings
-        self._transport = transport
-        self._rng = rng
         self._context = context
         self._clients = clients
         self._served = served
         self._moved = moved
-        self._dialers: dict[int, LinkDialer] = {}
+        self._dialers = Dialers(transport, local, settings, rng, prompt_acks=True)
         self._ends: dict[int, RpcEnd] = {}
         self._links: dict[int, Link] = {}
         self._serving: set[int] = set()
         self._homes: dict[Partition, int] = {}
         self._generations: dict[int, dict[Partition, int]] = {}
         self._wanted: set[int] = set()
-        self._closing: set[asyncio.Task[None]] = set()
 
     def follow(self, shards: Iterable[int]) -> None:
         """Keep a link to each of these, and none to others that are gone."""
         wanted = set(shards)
         for shard in wanted:
-            if shard not in self._dialers:
-                self._connect(shard)
-        for shard in self._dialers.keys() - wanted - self._links.keys():
-            self._disconnect(shard)
+            self._dialers.dial(shard, self)
+        for shard in set(self._dialers.shards) - wanted - self._links.keys():
+            self._dialers.drop(shard)
         self._wanted = wanted
-
-    def _connect(self, shard: int) -> None:
-        dialer = self._dialers[shard] = LinkDialer.with_backoff(
-            f"shard-{shard}",
-            self._transport,
-            self._local,
-            self,
-            minimum_s=self._settings.link_reconnect_min_s,
-            maximum_s=self._settings.link_reconnect_max_s,
-            rng=self._rng,
-            prompt_acks=True,
-        )
-        dialer.start()
-
-    def _disconnect(self, shard: int) -> None:
-        # It dials in a task of its own, which cannot end itself while it reports to us.
-        dialer = self._dialers.pop(shard)
-        task = asyncio.get_running_loop().create_task(
-            dialer.close(LinkDown("that shard is not a member any more"))
-        )
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """End all links."""
-        dialers, self._dialers = self._dialers, {}
-        for dialer in dialers.values():
-            await dialer.close(LinkDown("the shard is stopping"))
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._dialers.close("the shard is stopping")
 
     def home_of(self, partition: Partition) -> int | None:
         """Which other shard serves that partition now, if one does."""
@@ -218,8 +186,8 @@ class Peers:
             self._ends.pop(shard).line_down(error)
             self._clients.wire_down(link)
             self._moved()
-            if shard not in self._wanted and shard in self._dialers:
-                self._disconnect(shard)
+            if shard not in self._wanted:
+                self._dialers.drop(shard)
 
 
 _ABOUT_HOMES: Final = frozenset({SERVING, DRAIN, HALT, GIVEN, TAKEN})

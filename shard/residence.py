@@ -61,10 +61,12 @@ class Residences:
 
     Attributes:
         generations: of those that are owned.
+        served: those whose events may run here now.
     """
 
     def __init__(self, gateways: int) -> None:
         self.generations: dict[Partition, int] = {}
+        self.served: set[Partition] = set()
         self._gateways = frozenset(range(gateways))
         self._stages: dict[Partition, Stage] = {}
         self._missing: dict[Partition, set[int]] = {}
@@ -127,7 +129,7 @@ class Residences:
 
     def surplus(self, placed: Collection[Partition]) -> list[Partition]:
         """Those that are served here and placed elsewhere, in order."""
-        return sorted(self.at(Stage.SERVED).difference(placed))
+        return sorted(self.served.difference(placed))
 
     def lacking(self, placed: Collection[Partition]) -> list[Partition]:
         """Those that are placed here and not owned, in order."""
@@ -140,6 +142,10 @@ class Residences:
 
     def _step(self, partition: Partition, cause: Cause) -> None:
         stage = STEPS[self.stage(partition), cause]
+        if stage is Stage.SERVED:
+            self.served.add(partition)
+        else:
+            self.served.discard(partition)
         if stage is Stage.ABSENT:
             del self._stages[partition]
         else:

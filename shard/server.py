@@ -18,7 +18,7 @@ from common.file_lock import holder
 from common.link.unix import UnixTransport
 from common.membership import FileMembership
 from common.metrics import Metrics
-from common.ownership import LOCK_FILE, FlockOwnership
+from common.ownership import LOCK_FILE, FlockOwnership, index_lock_path
 from common.parent import is_supervised
 from common.placement import ShardIndex
 from common.process import run_role
@@ -140,7 +140,7 @@ class ShardService:
         data_dir, run_dir = self._settings.data_dir, self._settings.run_dir
         placed = self._membership.placement.partitions_of(ShardIndex(self._index))
         free = self._ownership.take(placed)
-        mine = registration.lock_path(run_dir, self._index)
+        mine = index_lock_path(run_dir, "shard", self._index)
         ours: set[str | None] = set()
         for partition in placed - free.keys():
             who = holder(data_dir / f"{partition:04d}" / LOCK_FILE)

@@ -63,6 +63,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def each_stands_where_it_should(self) -> None:
         assert self.residences.generations.keys() == self.said.keys()
+        assert self.residences.served == self.residences.at(Stage.SERVED)
         for each in PARTITIONS:
             stage = self.residences.stage(each)
             if each not in self.said:
